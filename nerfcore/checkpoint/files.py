@@ -1,0 +1,326 @@
+"""Writes and reads one checkpoint folder.
+
+    manifest.json            format version, step, architecture, sampling, frame, partition, checksums
+    expert_00.safetensors    parameters and occupancy of expert 0 (and so on)
+    background.safetensors   the background MLP (absent for a fixed background)
+    optimizer_00.safetensors moments of expert 0, `optimizer_background.safetensors` (only to resume)
+
+Tables are float32 in the layout of `nerfcore.encoding.layout`, the same for every backend.
+"""
+
+import dataclasses
+import hashlib
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from nerfcore import atomic
+from nerfcore.data.partition import Partition
+from nerfcore.data.records import Dataset, SceneFrame
+from nerfcore.errors import CheckpointError, SettingsError
+from nerfcore.field.backends import resolve_device
+from nerfcore.field.parameters import Architecture, Parameters
+from nerfcore.geometry.geodesy import GeoPoint
+from nerfcore.sampling.occupancy import OccupancyGrid
+from nerfcore.scene import SceneModel
+from nerfcore.settings import BackendName, SamplingSettings, model_settings_from_json, to_json
+from nerfcore.training.adam import Adam
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+OCCUPANCY = ("allowed", "occupied", "opacity")
+
+
+def _expert_file(expert: int) -> str:
+    return f"expert_{expert:02d}.safetensors"
+
+
+def _optimizer_file(expert: int | str) -> str:
+    name = f"{expert:02d}" if isinstance(expert, int) else expert
+    return f"optimizer_{name}.safetensors"
+
+
+def _partition_json(partition: Partition) -> dict[str, Any]:
+    return {
+        "name": partition.name,
+        "grid_dim": list(partition.grid_dim),
+        "cluster_2d": partition.cluster_2d,
+        "boundary_margin": partition.boundary_margin,
+        "aabb": partition.aabb.tolist(),
+        "centroids": partition.centroids.tolist(),
+        "box_mins": partition.box_mins.tolist(),
+        "box_maxs": partition.box_maxs.tolist(),
+    }
+
+
+def _frame_json(frame: SceneFrame) -> dict[str, Any]:
+    return {
+        "pose_scale_factor_m": frame.pose_scale_factor_m,
+        "origin_drb_m": frame.origin_drb_m.tolist(),
+        "enu_ref": dataclasses.asdict(frame.enu_ref) if frame.enu_ref else None,
+        "altitude_range_enu_m": list(frame.altitude_range_enu_m),
+    }
+
+
+def _moments(adam: Adam) -> dict[str, Tensor]:
+    tensors = {"step": torch.tensor(adam.step)}
+    tensors |= {f"first.{name}": value for name, value in adam.first.items()}
+    return tensors | {f"second.{name}": value for name, value in adam.second.items()}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def save_checkpoint(
+    scene: SceneModel,
+    folder: Path,
+    step: int,
+    extra: dict[str, Any] | None = None,
+    optimisers: tuple[list[Adam], Adam] | None = None,
+) -> Path:
+    """Write a checkpoint folder; it appears complete or not at all.
+
+    Args:
+        scene: the model.
+        folder: where; must not exist.
+        step: training step it was taken at.
+        extra: JSON values kept in the manifest (scores, job id).
+        optimisers: the experts' and the background's moments, to resume from.
+
+    Raises:
+        FileExistsError: the folder exists.
+    """
+    with atomic.new_folder(folder) as temporary:
+        for k, parameters in enumerate(scene.experts):
+            span = scene.occupancy.span(k)
+            cells = {
+                f"occupancy.{name}": torch.from_numpy(getattr(scene.occupancy, name)[span].copy())
+                for name in OCCUPANCY
+            }
+            _save(temporary / _expert_file(k), parameters | cells)
+        if scene.background:
+            _save(temporary / "background.safetensors", scene.background)
+        if optimisers is not None:
+            for k, adam in enumerate(optimisers[0]):
+                _save(temporary / _optimizer_file(k), _moments(adam))
+            _save(temporary / _optimizer_file("background"), _moments(optimisers[1]))
+        manifest = {
+            "format_version": FORMAT_VERSION,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "step": step,
+            "model": to_json(scene.settings),
+            "sampling": to_json(scene.sampling),
+            "frame": _frame_json(scene.frame),
+            "partition": _partition_json(scene.partition),
+            "occupancy_dims": scene.occupancy.dims.tolist(),
+            "files": {
+                path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+                for path in sorted(temporary.iterdir())
+            },
+            "extra": extra or {},
+        }
+        atomic.write_text(temporary / MANIFEST, json.dumps(manifest, indent=1) + "\n")
+    return folder
+
+
+def _save(path: Path, tensors: dict[str, Tensor]) -> None:
+    save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, path)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Read a checkpoint's manifest.
+
+    Raises:
+        CheckpointError: missing, not JSON, or of another format version.
+    """
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"{path}: missing; name a job that has saved a checkpoint, or a checkpoint folder"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: unreadable ({error}); use another checkpoint") from error
+    version = manifest.get("format_version") if isinstance(manifest, dict) else None
+    if version != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path}: format_version {version!r}, this version reads {FORMAT_VERSION}; train again"
+        )
+    return manifest
+
+
+def verify_files(folder: Path, manifest: dict[str, Any]) -> None:
+    """Check that every file is there, complete and unchanged.
+
+    Raises:
+        CheckpointError: naming the first file that is not.
+    """
+    for name, expected in manifest["files"].items():
+        path = folder / name
+        if name.startswith("optimizer_") and not path.exists():
+            continue  # older checkpoints shed their optimiser state
+        if not path.is_file():
+            raise CheckpointError(f"{path}: missing; use another checkpoint (prefix) or train again")
+        size = path.stat().st_size
+        if size != expected["bytes"]:
+            raise CheckpointError(
+                f"{path}: {size} bytes, {expected['bytes']} expected: truncated or changed; use "
+                "another checkpoint (prefix) or train again"
+            )
+        if _sha256(path) != expected["sha256"]:
+            raise CheckpointError(
+                f"{path}: content differs from the manifest's checksum; use another checkpoint "
+                "(prefix) or train again"
+            )
+
+
+def load_checkpoint(
+    folder: Path, device: str = "auto", backend: BackendName = "auto"
+) -> SceneModel:
+    """Load a scene model.
+
+    Args:
+        folder: holds manifest.json.
+        device, backend: where and how to evaluate it.
+
+    Raises:
+        CheckpointError: a file is missing, truncated, changed or contradicts the manifest.
+        BackendUnavailableError: see `nerfcore.field.backends`.
+    """
+    manifest = read_manifest(folder)
+    verify_files(folder, manifest)
+    try:
+        settings = model_settings_from_json(manifest["model"])
+        sampling = SamplingSettings(**manifest["sampling"])
+        frame, partition = _frame(manifest["frame"]), _partition(manifest["partition"])
+        dims = np.array(manifest["occupancy_dims"], np.int32)
+    except (KeyError, TypeError, ValueError, SettingsError) as error:
+        raise CheckpointError(
+            f"{folder / MANIFEST}: wrong or missing field ({error}); use another checkpoint"
+        ) from error
+    target = resolve_device(device)
+    shapes = Architecture.of(settings).shapes()
+    experts, cells = [], []
+    for k in range(len(partition)):
+        tensors = _load(folder / _expert_file(k))
+        experts.append(_checked(folder / _expert_file(k), tensors, shapes, target))
+        cells.append([tensors[f"occupancy.{name}"].numpy() for name in OCCUPANCY])
+    background: Parameters = {}
+    if settings.use_background:
+        background = {
+            name: value.to(target)
+            for name, value in _load(folder / "background.safetensors").items()
+        }
+    grid = _grid(partition, dims, cells)
+    return SceneModel(
+        frame, partition, settings, sampling, experts, background, grid, target, backend
+    )
+
+
+def _load(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: unreadable ({error}); use another checkpoint") from error
+
+
+def _checked(
+    path: Path,
+    tensors: dict[str, Tensor],
+    shapes: dict[str, tuple[int, int]],
+    device: torch.device,
+) -> Parameters:
+    for name, shape in shapes.items():
+        found = tuple(tensors[name].shape) if name in tensors else None
+        if found != shape:
+            raise CheckpointError(
+                f"{path}: {name} has shape {found}, the manifest's architecture needs {shape}; use "
+                "another checkpoint"
+            )
+    return {name: tensors[name].to(device) for name in shapes}
+
+
+def _frame(values: dict[str, Any]) -> SceneFrame:
+    reference = values["enu_ref"]
+    low, high = values["altitude_range_enu_m"]
+    return SceneFrame(
+        float(values["pose_scale_factor_m"]),
+        np.array(values["origin_drb_m"], np.float64),
+        GeoPoint(**reference) if reference else None,
+        (float(low), float(high)),
+    )
+
+
+def _partition(values: dict[str, Any]) -> Partition:
+    arrays = {
+        name: np.array(values[name], np.float32)
+        for name in ("centroids", "box_mins", "box_maxs", "aabb")
+    }
+    return Partition(
+        name=values["name"],
+        cluster_2d=values["cluster_2d"],
+        boundary_margin=values["boundary_margin"],
+        grid_dim=tuple(values["grid_dim"]),
+        **arrays,
+    )
+
+
+def _grid(partition: Partition, dims: np.ndarray, cells: list[list[np.ndarray]]) -> OccupancyGrid:
+    sizes = dims.astype(np.int64).prod(axis=1)
+    offsets = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64)
+    allowed, occupied, opacity = (np.concatenate(parts) for parts in zip(*cells, strict=True))
+    return OccupancyGrid(
+        partition.box_mins, partition.box_maxs, dims, offsets, allowed, occupied, opacity
+    )
+
+
+def load_optimiser(folder: Path, scene: SceneModel) -> tuple[list[Adam], Adam]:
+    """Load the moments saved with a checkpoint.
+
+    Raises:
+        CheckpointError: the checkpoint holds none.
+    """
+    names: list[int | str] = [*range(len(scene.experts)), "background"]
+    adams = []
+    for name in names:
+        path = folder / _optimizer_file(name)
+        if not path.exists():
+            raise CheckpointError(
+                f"{path}: missing, so training cannot resume exactly; set resume to false or use "
+                'prefix "last"'
+            )
+        tensors = _load(path)
+        parts = [
+            {key.removeprefix(part): value.to(scene.device) for key, value in tensors.items() if key.startswith(part)}
+            for part in ("first.", "second.")
+        ]
+        adams.append(Adam(parts[0], parts[1], int(tensors["step"])))
+    return adams[:-1], adams[-1]
+
+
+def require_same_frame(scene: SceneModel, dataset: Dataset, folder: Path) -> None:
+    """Refuse a checkpoint of another place or scale.
+
+    Raises:
+        CheckpointError: the scene's frame differs from the dataset's.
+    """
+    ours, theirs = scene.frame, dataset.frame
+    same_scale = np.isclose(ours.pose_scale_factor_m, theirs.pose_scale_factor_m, rtol=1e-6)
+    same_origin = np.allclose(ours.origin_drb_m, theirs.origin_drb_m, atol=1e-3)
+    if not (same_scale and same_origin and ours.enu_ref == theirs.enu_ref):
+        raise CheckpointError(
+            f"{folder}: trained in another scene's frame (scale {ours.pose_scale_factor_m:.3f} m, "
+            f"origin {ours.origin_drb_m.round(3).tolist()}) than {dataset.root} (scale "
+            f"{theirs.pose_scale_factor_m:.3f} m, origin {theirs.origin_drb_m.round(3).tolist()}); "
+            "use the checkpoint's own dataset"
+        )

@@ -1,0 +1,1 @@
+"""Where samples lie along rays: routing to experts, occupancy, marching."""

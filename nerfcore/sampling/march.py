@@ -1,0 +1,326 @@
+"""Marches rays through the scene box and places samples where matter may be.
+
+A ray is cut into steps dt = max(step, growth * t); a step's sample lies at t + jitter * dt and is
+kept where an expert that may answer there calls its cell occupied. Every kept sample names at most
+`MAX_OWNERS` experts with weights that sum to 1:
+
+    w_k ~ m d_min / d_k - 1   for d_k < m d_min,   d_k = distance to centroid k, m = boundary margin
+
+which falls to 0 at the margin, so opacity has no seam, and is the nearest expert alone for m = 1.
+All lengths are world units (see `nerfcore.data.dataset`).
+"""
+
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+numba.config.THREADING_LAYER = "omp"
+
+MAX_OWNERS = 4
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Packed samples of a batch of rays, and the entries (sample, expert) that shade them.
+
+    Attributes:
+        ray_starts: i64[R + 1], samples of ray r are ray_starts[r] .. ray_starts[r + 1].
+        ray_ids: i32[S].
+        ts, dts: f32[S], middle distance and step length.
+        owners: i16[S, MAX_OWNERS], expert indices, -1 where unused.
+        owner_weights: f32[S, MAX_OWNERS].
+    """
+
+    ray_starts: NDArray[np.int64]
+    ray_ids: NDArray[np.int32]
+    ts: NDArray[np.float32]
+    dts: NDArray[np.float32]
+    owners: NDArray[np.int16]
+    owner_weights: NDArray[np.float32]
+
+    @property
+    def count(self) -> int:
+        return len(self.ts)
+
+
+@dataclass(frozen=True)
+class MarchScene:
+    """What marching needs to know of the scene.
+
+    Attributes:
+        aabb: f32[2, 3], the scene box.
+        centroids: f32[K, 3]; box_mins, box_maxs: f32[K, 3].
+        margin: boundary margin, >= 1.
+        first_axis: first axis of the routing distance: 1 for horizontal routing, else 0.
+        cells: u8[total], occupancy of all experts' cells (0 = empty).
+        cell_offsets: i64[K]; cell_dims: i32[K, 3], C order.
+    """
+
+    aabb: NDArray[np.float32]
+    centroids: NDArray[np.float32]
+    box_mins: NDArray[np.float32]
+    box_maxs: NDArray[np.float32]
+    margin: float
+    first_axis: int
+    cells: NDArray[np.uint8]
+    cell_offsets: NDArray[np.int64]
+    cell_dims: NDArray[np.int32]
+
+
+@numba.njit(inline="always")
+def _box_interval(ox, oy, oz, dx, dy, dz, aabb, near, far):  # type: ignore[no-untyped-def]
+    start, end = near, far
+    for axis in range(3):
+        o = ox if axis == 0 else (oy if axis == 1 else oz)
+        d = dx if axis == 0 else (dy if axis == 1 else dz)
+        if abs(d) < 1e-12:
+            if o < aabb[0, axis] or o > aabb[1, axis]:
+                return np.float32(1.0), np.float32(0.0)
+        else:
+            a = (aabb[0, axis] - o) / d
+            b = (aabb[1, axis] - o) / d
+            start = max(start, min(a, b))
+            end = min(end, max(a, b))
+    return np.float32(start), np.float32(end)
+
+
+@numba.njit(cache=True, fastmath=True, error_model="numpy")
+def _owners_at(x, y, z, centroids, mins, maxs, margin, first, cells, offsets, dims, ids, weights):  # type: ignore[no-untyped-def]
+    """Fill ids and weights; return (owner count, occupied)."""
+    nearest = np.float32(1e30)
+    for k in range(centroids.shape[0]):
+        b, c = y - centroids[k, 1], z - centroids[k, 2]
+        square = b * b + c * c
+        if first == 0:
+            a = x - centroids[k, 0]
+            square += a * a
+        nearest = min(nearest, square)
+    d_min = np.sqrt(nearest)
+    reach = margin * d_min
+    count = 0
+    occupied = False
+    total = np.float32(0.0)
+    for k in range(centroids.shape[0]):
+        b, c = y - centroids[k, 1], z - centroids[k, 2]
+        square = b * b + c * c
+        if first == 0:
+            a = x - centroids[k, 0]
+            square += a * a
+        if square > reach * reach or count == weights.shape[0]:
+            continue
+        ux = (x - mins[k, 0]) / (maxs[k, 0] - mins[k, 0])
+        uy = (y - mins[k, 1]) / (maxs[k, 1] - mins[k, 1])
+        uz = (z - mins[k, 2]) / (maxs[k, 2] - mins[k, 2])
+        if ux < 0 or uy < 0 or uz < 0 or ux >= 1 or uy >= 1 or uz >= 1:
+            continue
+        weight = np.float32(1e-6)
+        if square > 0:
+            weight = max(weight, reach / np.sqrt(square) - np.float32(1.0))
+        ids[count] = k
+        weights[count] = weight
+        total += weight
+        count += 1
+        i = int(ux * dims[k, 0])
+        j = int(uy * dims[k, 1])
+        m = int(uz * dims[k, 2])
+        if cells[offsets[k] + (i * dims[k, 1] + j) * dims[k, 2] + m]:
+            occupied = True
+    for n in range(count):
+        weights[n] /= total
+    return count, occupied
+
+
+@numba.njit(parallel=True, cache=True, fastmath=True, error_model="numpy")
+def _march(  # type: ignore[no-untyped-def]
+    origins, directions, jitter, aabb, centroids, mins, maxs, margin, first, cells, offsets, dims,
+    near, far, step, growth, cap, starts, stretches, ray_ids, ts, dts, owners, owner_weights, fill,
+):  # fmt: skip
+    """Count samples a ray into starts[r + 1] (fill False), or write them (fill True)."""
+    chunk = 64
+    rays = origins.shape[0]
+    for part in numba.prange((rays + chunk - 1) // chunk):
+        ids = np.empty(owners.shape[1], np.int16)
+        weights = np.empty(owners.shape[1], np.float32)
+        for r in range(part * chunk, min(rays, (part + 1) * chunk)):
+            ox, oy, oz = origins[r, 0], origins[r, 1], origins[r, 2]
+            dx, dy, dz = directions[r, 0], directions[r, 1], directions[r, 2]
+            begin, end = _box_interval(ox, oy, oz, dx, dy, dz, aabb, near, far)
+            stretch = stretches[r]
+            attempt = 0
+            while True:
+                t = begin
+                count = 0
+                write = starts[r]
+                while t < end:
+                    dt = min(max(step, growth * t) * stretch, end - t)
+                    middle = t + jitter[r] * dt
+                    owned, occupied = _owners_at(
+                        ox + middle * dx, oy + middle * dy, oz + middle * dz,
+                        centroids, mins, maxs, margin, first, cells, offsets, dims, ids, weights,
+                    )  # fmt: skip
+                    t += max(dt, np.float32(1e-7) * max(t, np.float32(1.0)))
+                    if not occupied:
+                        continue
+                    if fill:
+                        slot = write + count
+                        ray_ids[slot] = r
+                        ts[slot] = middle
+                        dts[slot] = dt
+                        for n in range(owners.shape[1]):
+                            owners[slot, n] = ids[n] if n < owned else -1
+                            owner_weights[slot, n] = weights[n] if n < owned else 0
+                    count += 1
+                    if count == cap and (fill or attempt == 3):
+                        break
+                if fill or count <= cap or attempt == 3:
+                    break
+                stretch *= np.float32(count) / np.float32(cap) * np.float32(1.02)
+                attempt += 1
+            if not fill:
+                starts[r + 1] = min(count, cap)
+                stretches[r] = stretch
+
+
+def march(
+    scene: MarchScene,
+    origins: NDArray[np.float32],
+    directions: NDArray[np.float32],
+    jitter: NDArray[np.float32],
+    *,
+    near: float,
+    far: float,
+    step: float,
+    growth: float,
+    max_samples: int,
+) -> Samples:
+    """Place samples along rays.
+
+    Args:
+        scene: boxes, routing and occupancy.
+        origins, directions: f32[R, 3], directions of unit length.
+        jitter: f32[R] in [0, 1), position of a sample within its step (0.5 for the middle).
+        near, far: ray bounds.
+        step, growth: step length and its growth per unit of distance.
+        max_samples: most samples a ray; a ray with more occupied steps gets longer steps.
+
+    Returns:
+        Packed samples; a ray that misses the box or all matter has none.
+    """
+    rays = len(origins)
+    starts = np.zeros(rays + 1, np.int64)
+    stretches = np.ones(rays, np.float32)
+    fixed = (
+        origins, directions, jitter, scene.aabb, scene.centroids, scene.box_mins, scene.box_maxs,
+        np.float32(scene.margin), scene.first_axis, scene.cells, scene.cell_offsets,
+        scene.cell_dims, np.float32(near), np.float32(far), np.float32(step), np.float32(growth),
+        max_samples,
+    )  # fmt: skip
+    nothing = _buffers(0)
+    _march(*fixed, starts, stretches, *nothing, False)
+    np.cumsum(starts, out=starts)
+    buffers = _buffers(int(starts[-1]))
+    _march(*fixed, starts, stretches, *buffers, True)
+    return Samples(starts, *buffers)
+
+
+def _buffers(count: int):  # type: ignore[no-untyped-def]
+    return (
+        np.empty(count, np.int32),
+        np.empty(count, np.float32),
+        np.empty(count, np.float32),
+        np.empty((count, MAX_OWNERS), np.int16),
+        np.empty((count, MAX_OWNERS), np.float32),
+    )
+
+
+@dataclass(frozen=True)
+class Entries:
+    """Entries (sample, expert) grouped by expert.
+
+    Attributes:
+        starts: i64[K + 1], entries of expert k are starts[k] .. starts[k + 1].
+        sample_ids: i64[E]; weights: f32[E].
+    """
+
+    starts: NDArray[np.int64]
+    sample_ids: NDArray[np.int64]
+    weights: NDArray[np.float32]
+
+
+@numba.njit(cache=True)
+def _group(owners, owner_weights, keep, starts, sample_ids, weights):  # type: ignore[no-untyped-def]
+    cursor = starts[:-1].copy()
+    for s in range(owners.shape[0]):
+        if not keep[s]:
+            continue
+        for n in range(owners.shape[1]):
+            k = owners[s, n]
+            if k < 0:
+                break
+            sample_ids[cursor[k]] = s
+            weights[cursor[k]] = owner_weights[s, n]
+            cursor[k] += 1
+
+
+@numba.njit(cache=True)
+def _count(owners, keep, counts):  # type: ignore[no-untyped-def]
+    for s in range(owners.shape[0]):
+        if keep[s]:
+            for n in range(owners.shape[1]):
+                if owners[s, n] < 0:
+                    break
+                counts[owners[s, n] + 1] += 1
+
+
+def group_by_expert(samples: Samples, experts: int, keep: NDArray[np.bool_] | None) -> Entries:
+    """Group the entries of the kept samples (all, if `keep` is None) by expert."""
+    kept = np.ones(samples.count, np.bool_) if keep is None else keep
+    starts = np.zeros(experts + 1, np.int64)
+    _count(samples.owners, kept, starts)
+    np.cumsum(starts, out=starts)
+    sample_ids = np.empty(int(starts[-1]), np.int64)
+    weights = np.empty(int(starts[-1]), np.float32)
+    _group(samples.owners, samples.owner_weights, kept, starts, sample_ids, weights)
+    return Entries(starts, sample_ids, weights)
+
+
+@numba.njit(parallel=True, cache=True, fastmath=True, error_model="numpy")
+def _local(sample_ids, ray_ids, ts, origins, directions, low, scale, out, rays):  # type: ignore[no-untyped-def]
+    for e in numba.prange(sample_ids.shape[0]):
+        s = sample_ids[e]
+        r = ray_ids[s]
+        rays[e] = r
+        for axis in range(3):
+            x = (origins[r, axis] + ts[s] * directions[r, axis] - low[axis]) * scale
+            out[e, axis] = min(max(x, np.float32(0.0)), np.float32(1.0))
+
+
+def local_positions(
+    samples: Samples,
+    sample_ids: NDArray[np.int64],
+    origins: NDArray[np.float32],
+    directions: NDArray[np.float32],
+    box_min: NDArray[np.float32],
+    box_max: NDArray[np.float32],
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Return an expert's unit-cube coordinates f32[E, 3] of samples, and their ray ids i64[E].
+
+    The box is scaled by its longest edge, so grid cells are cubes.
+    """
+    positions = np.empty((len(sample_ids), 3), np.float32)
+    rays = np.empty(len(sample_ids), np.int64)
+    scale = np.float32(1.0 / float((box_max - box_min).max()))
+    _local(
+        sample_ids,
+        samples.ray_ids,
+        samples.ts,
+        origins,
+        directions,
+        box_min,
+        scale,
+        positions,
+        rays,
+    )
+    return positions, rays

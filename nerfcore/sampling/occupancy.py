@@ -1,0 +1,182 @@
+"""Owns which cells of each expert may hold matter.
+
+Every expert's box is cut into cubic-ish cells of about `cell_m`. A cell is *allowed* when matter is
+possible there (inside the height band of the sparse points, if there are any) and *occupied* while
+its running opacity of one step stays above a threshold (as instant-ngp and nerfacc do).
+Axis 0 of the world is vertical, positive down; cells are in C order (axis 0 slowest).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+from scipy.spatial import cKDTree
+
+from nerfcore.data.partition import Partition
+
+MOST_CELLS_AN_AXIS = 160
+DECAY = 0.7
+THRESHOLD = 0.01
+NEIGHBOURS = 12
+PERCENTILES = (5.0, 95.0)
+
+Densities = Callable[[int, NDArray[np.float32]], NDArray[np.float32]]
+"""Maps (expert, world points f32[N, 3]) to densities f32[N] per metre."""
+
+
+@dataclass
+class OccupancyGrid:
+    """Cells of all experts in flat buffers.
+
+    Attributes:
+        box_mins, box_maxs: f32[K, 3].
+        dims: i32[K, 3] cells along each axis.
+        offsets: i64[K] first cell of each expert.
+        allowed: bool[total]; occupied: u8[total]; opacity: f32[total], running, of one step.
+    """
+
+    box_mins: NDArray[np.float32]
+    box_maxs: NDArray[np.float32]
+    dims: NDArray[np.int32]
+    offsets: NDArray[np.int64]
+    allowed: NDArray[np.bool_]
+    occupied: NDArray[np.uint8]
+    opacity: NDArray[np.float32]
+
+    @property
+    def experts(self) -> int:
+        return len(self.dims)
+
+    def span(self, expert: int) -> slice:
+        """The expert's part of the flat buffers."""
+        start = int(self.offsets[expert])
+        return slice(start, start + int(np.prod(self.dims[expert], dtype=np.int64)))
+
+    def share(self) -> float:
+        """Share of all cells that is occupied."""
+        return float(self.occupied.mean())
+
+    def cell_centres(self, expert: int, cells: NDArray[np.int64], rng: np.random.Generator | None = None) -> NDArray[np.float32]:
+        """World points f32[N, 3] inside cells (indices within the expert), random if `rng`."""
+        index = np.stack(np.unravel_index(cells, tuple(self.dims[expert])), axis=1)
+        inside = 0.5 if rng is None else rng.random((len(cells), 3))
+        size = (self.box_maxs[expert] - self.box_mins[expert]) / self.dims[expert]
+        return (self.box_mins[expert] + (index + inside) * size).astype(np.float32)
+
+    def update(
+        self, densities: Densities, step_m: float, cells_an_expert: int, rng: np.random.Generator
+    ) -> None:
+        """Re-estimate some cells of every expert, half of them occupied ones.
+
+        Args:
+            densities: the field.
+            step_m: length whose opacity decides.
+            cells_an_expert: cells to look at.
+            rng: draws the cells and the points inside them.
+        """
+        for expert in range(self.experts):
+            span = self.span(expert)
+            cells = self._draw(span, cells_an_expert, rng)
+            if not len(cells):
+                continue
+            sigmas = densities(expert, self.cell_centres(expert, cells, rng))
+            found = 1.0 - np.exp(-sigmas * np.float32(step_m))
+            values = self.opacity[span]
+            values[cells] = np.maximum(values[cells] * DECAY, found)
+            limit = min(THRESHOLD, float(values[self.allowed[span]].mean()))
+            self.occupied[span] = (values > limit) & self.allowed[span]
+
+    def _draw(self, span: slice, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        allowed = np.flatnonzero(self.allowed[span])
+        occupied = np.flatnonzero(self.occupied[span])
+        if len(allowed) <= count:
+            return allowed
+        first = rng.choice(allowed, count // 2)
+        if not len(occupied):
+            return first
+        return np.unique(np.concatenate([first, rng.choice(occupied, count - count // 2)]))
+
+
+def full_grid(partition: Partition, cell: float) -> OccupancyGrid:
+    """A grid with every cell allowed and occupied; `cell` is the wished edge in world units."""
+    extents = partition.box_maxs - partition.box_mins
+    dims = np.clip(np.ceil(extents / cell), 1, MOST_CELLS_AN_AXIS).astype(np.int32)
+    sizes = dims.astype(np.int64).prod(axis=1)
+    offsets = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64)
+    total = int(sizes.sum())
+    return OccupancyGrid(
+        partition.box_mins,
+        partition.box_maxs,
+        dims,
+        offsets,
+        np.ones(total, np.bool_),
+        np.ones(total, np.uint8),
+        np.ones(total, np.float32),
+    )
+
+
+def _band(
+    grid: OccupancyGrid, expert: int, points: NDArray[np.float32], tree: cKDTree, margin: float
+) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    """Cells of an expert near the heights of points above the same ground.
+
+    Returns:
+        bool[D0, D1, D2], and each ground cell's distance [D1, D2] to its third nearest point.
+    """
+    vertical, rows, columns = (int(n) for n in grid.dims[expert])
+    size = (grid.box_maxs[expert] - grid.box_mins[expert]) / grid.dims[expert]
+    low = grid.box_mins[expert]
+    a = low[1] + (np.arange(rows) + 0.5) * size[1]
+    b = low[2] + (np.arange(columns) + 0.5) * size[2]
+    ground = np.stack(np.meshgrid(a, b, indexing="ij"), axis=-1).reshape(-1, 2)
+    distances, nearest = tree.query(ground, k=NEIGHBOURS)
+    top, bottom = np.percentile(points[nearest, 0], PERCENTILES, axis=1)
+    reach = margin + 0.5 * distances[:, 2]
+    edges = low[0] + np.arange(vertical + 1)[:, None] * size[0]
+    inside = (edges[1:] >= top - reach) & (edges[:-1] <= bottom + reach)
+    shape = (vertical, rows, columns)
+    grown = ndimage.binary_dilation(inside.reshape(shape), np.ones((3, 3, 3), np.bool_))
+    return grown, distances[:, 2].reshape(rows, columns)
+
+
+def restrict_to_points(grid: OccupancyGrid, points: NDArray[np.float32], margin: float) -> None:
+    """Allow only cells near the heights of sparse points above the same ground.
+
+    For each ground cell the band is the 5th to 95th percentile height of the 12 nearest points (by
+    horizontal distance), widened by `margin` and by half the distance to the third nearest point;
+    then everything grows by one cell.
+
+    Args:
+        points: f32[P, 3], world; fewer than 12 leave the grid as it is.
+        margin: world units.
+    """
+    if len(points) < NEIGHBOURS:
+        return
+    tree = cKDTree(points[:, 1:])
+    for expert in range(grid.experts):
+        band, _ = _band(grid, expert, points, tree, margin)
+        grid.allowed[grid.span(expert)] = band.ravel()
+    grid.occupied[:] = grid.allowed
+    grid.opacity[~grid.allowed] = 0.0
+
+
+def admit_points(grid: OccupancyGrid, points: NDArray[np.float32], margin: float) -> None:
+    """Open the cells near newly seen points, where those points lie close together.
+
+    Args:
+        points: f32[P, 3], world; fewer than 12 change nothing.
+        margin: world units, vertical reach; ground cells further than 4 margins from their third
+            nearest point stay as they are.
+    """
+    if len(points) < NEIGHBOURS:
+        return
+    tree = cKDTree(points[:, 1:])
+    for expert in range(grid.experts):
+        band, distance = _band(grid, expert, points, tree, margin)
+        opened = (band & (distance <= 4 * margin)[None]).ravel()
+        span = grid.span(expert)
+        grid.allowed[span] |= opened
+        grid.occupied[span] |= opened
+        grid.opacity[span] = np.where(opened, 1.0, grid.opacity[span])

@@ -1,0 +1,228 @@
+"""Owns a whole scene model: experts, background, occupancy, frame; and rendering pictures from it.
+
+World frame DRB, camera axes RUB (see `nerfcore.geometry.camera`). Parameters are plain tensors
+without autograd; training writes gradients into buffers (see `nerfcore.training`).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from nerfcore.background import background_rgb, initial_background
+from nerfcore.colour import linear_to_srgb
+from nerfcore.data.partition import Partition
+from nerfcore.data.records import SceneFrame
+from nerfcore.errors import SettingsError
+from nerfcore.field.backends import make_backend, resolve_device
+from nerfcore.field.parameters import Architecture, Parameters, initial_parameters
+from nerfcore.geometry.camera import Camera, Rendered
+from nerfcore.sampling.march import MarchScene
+from nerfcore.sampling.occupancy import OccupancyGrid, full_grid
+from nerfcore.settings import BackendName, ModelSettings, SamplingSettings
+from nerfcore.tracing import TraceScene, trace
+
+RENDER_CHUNK_RAYS = 16384
+MEMORY_SHARE = 0.8
+
+
+@dataclass
+class SceneModel:
+    """A city as spatial experts.
+
+    Attributes:
+        frame: where the scene lies and its scale.
+        partition: which expert owns what.
+        settings: architecture; sampling: where samples lie.
+        experts: parameters of each expert; background: of the background MLP.
+        occupancy: which cells may hold matter.
+        device, backend: where and how fields are evaluated.
+    """
+
+    frame: SceneFrame
+    partition: Partition
+    settings: ModelSettings
+    sampling: SamplingSettings
+    experts: list[Parameters]
+    background: Parameters
+    occupancy: OccupancyGrid
+    device: torch.device
+    backend_name: BackendName = "auto"
+    architecture: Architecture = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.architecture = Architecture.of(self.settings)
+        self.backend = make_backend(self.backend_name, self.architecture, self.device)
+
+    @property
+    def scale_m(self) -> float:
+        """Metres per world unit."""
+        return self.frame.pose_scale_factor_m
+
+    def trace_scene(self) -> TraceScene:
+        """What tracing needs, sharing this model's occupancy."""
+        p, grid = self.partition, self.occupancy
+        cells = grid.occupied if self.sampling.use_occupancy else np.ones_like(grid.occupied)
+        return TraceScene(
+            MarchScene(
+                p.aabb,
+                p.centroids,
+                p.box_mins,
+                p.box_maxs,
+                p.boundary_margin,
+                1 if p.cluster_2d else 0,
+                cells,
+                grid.offsets,
+                grid.dims,
+            ),
+            self.sampling,
+            self.scale_m,
+            self.backend,
+            self.device,
+        )
+
+    def densities(self, expert: int, points: NDArray[np.float32]) -> NDArray[np.float32]:
+        """One expert's densities f32[N] per metre at world points f32[N, 3]."""
+        low = self.partition.box_mins[expert]
+        edge = (self.partition.box_maxs[expert] - low).max()
+        local = np.clip((points - low) / edge, 0.0, 1.0).astype(np.float32)
+        positions = torch.from_numpy(local).to(self.device)
+        parameters = self.experts[expert]
+        with torch.no_grad():
+            features = self.backend.encode(parameters, positions)
+        return self.backend.densities(parameters, features).cpu().numpy()
+
+    def shown_rgb(self, rgb: Tensor) -> Tensor:
+        """sRGB of composited colours."""
+        if self.settings.colour_space == "linear":
+            return linear_to_srgb(rgb.clamp_min(0.0))
+        return rgb
+
+    def with_sampling(self, sampling: SamplingSettings) -> "SceneModel":
+        """The same model (shared parameters) with other sampling."""
+        return replace(self, sampling=sampling)
+
+    @torch.no_grad()
+    def render_rays(
+        self,
+        origins: NDArray[np.float32],
+        directions: NDArray[np.float32],
+        max_samples: int | None = None,
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+        """Render rays f32[R, 3]; return sRGB f32[R, 3], opacity f32[R] and depth f32[R] in metres.
+
+        Depth is NaN where opacity < 0.5.
+        """
+        jitter = np.full(len(origins), 0.5, np.float32)
+        traced = trace(
+            self.trace_scene(),
+            self.experts,
+            origins,
+            directions,
+            jitter,
+            for_gradient=False,
+            max_samples=max_samples,
+        )
+        found = traced.composited
+        behind = background_rgb(self.background, self.settings, traced.harmonics).cpu()
+        missing = torch.from_numpy(1.0 - found.opacity)[:, None]
+        rgb = self.shown_rgb(torch.from_numpy(found.rgb) + missing * behind).clamp(0.0, 1.0)
+        solid = found.opacity >= 0.5
+        depth_m = np.full(len(solid), np.nan, np.float32)
+        depth_m[solid] = found.depth[solid] / found.opacity[solid] * np.float32(self.scale_m)
+        return rgb.numpy(), found.opacity, depth_m
+
+    def render(
+        self,
+        camera: Camera,
+        *,
+        max_samples: int | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> Rendered | None:
+        """Render one picture.
+
+        Args:
+            camera: the view.
+            max_samples: fewer samples a ray than the model's own limit.
+            cancelled: asked between chunks of rays.
+
+        Returns:
+            The picture, or None if cancelled.
+        """
+        origins, directions = camera.rays()
+        count = len(origins)
+        rgb = np.empty((count, 3), np.float32)
+        depth_m, opacity = np.empty(count, np.float32), np.empty(count, np.float32)
+        for begin in range(0, count, RENDER_CHUNK_RAYS):
+            if cancelled is not None and cancelled():
+                return None
+            chunk = slice(begin, begin + RENDER_CHUNK_RAYS)
+            rgb[chunk], opacity[chunk], depth_m[chunk] = self.render_rays(
+                origins[chunk], directions[chunk], max_samples
+            )
+        shape = (camera.height_px, camera.width_px)
+        return Rendered(rgb.reshape(*shape, 3), depth_m.reshape(shape), opacity.reshape(shape))
+
+
+def new_scene(
+    frame: SceneFrame,
+    partition: Partition,
+    settings: ModelSettings,
+    sampling: SamplingSettings,
+    *,
+    cell_m: float,
+    device: str = "auto",
+    backend: BackendName = "auto",
+    seed: int = 0,
+) -> SceneModel:
+    """Make an untrained scene model.
+
+    Args:
+        cell_m: wished edge of an occupancy cell.
+        Others as the attributes of `SceneModel`.
+
+    Raises:
+        SettingsError: the experts do not fit in memory (checked before allocation).
+        BackendUnavailableError: see `nerfcore.field.backends`.
+    """
+    architecture = Architecture.of(settings)
+    target = resolve_device(device)
+    _check_memory(architecture, len(partition.centroids), target)
+    generator = torch.Generator().manual_seed(seed)
+    experts = [
+        {name: value.to(target) for name, value in initial_parameters(architecture, generator).items()}
+        for _ in partition.centroids
+    ]
+    background = {
+        name: value.to(target) for name, value in initial_background(settings, generator).items()
+    }
+    grid = full_grid(partition, cell_m / frame.pose_scale_factor_m)
+    return SceneModel(
+        frame, partition, settings, sampling, experts, background, grid, target, backend
+    )
+
+
+def _check_memory(architecture: Architecture, experts: int, device: torch.device) -> None:
+    """Refuse what cannot fit: parameters, gradients and two moments of every expert."""
+    needed = 4 * experts * architecture.bytes()
+    if device.type == "cuda":
+        free = torch.cuda.mem_get_info(device)[0]
+    else:
+        free = _available_memory_bytes()
+    if needed > MEMORY_SHARE * free:
+        raise SettingsError(
+            f"log2_hashmap_size {architecture.settings.grid.log2_size}: {experts} experts need "
+            f"{experts} x 4 x {architecture.bytes() / 1e6:.0f} MB = {needed / 1e9:.1f} GB, "
+            f"{free / 1e9:.1f} GB are free; choose a smaller table or fewer experts"
+        )
+
+
+def _available_memory_bytes() -> int:
+    with open("/proc/meminfo") as lines:
+        for line in lines:
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    raise SettingsError("/proc/meminfo: no MemAvailable line; Skyline runs on Linux")

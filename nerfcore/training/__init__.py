@@ -1,0 +1,1 @@
+"""Training: optimiser, ray batches, plain joint training and first-order meta-learning."""
