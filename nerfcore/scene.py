@@ -193,7 +193,10 @@ def new_scene(
     _check_memory(architecture, len(partition.centroids), target)
     generator = torch.Generator().manual_seed(seed)
     experts = [
-        {name: value.to(target) for name, value in initial_parameters(architecture, generator).items()}
+        {
+            name: value.to(target)
+            for name, value in initial_parameters(architecture, generator).items()
+        }
         for _ in partition.centroids
     ]
     background = {

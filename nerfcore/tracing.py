@@ -94,7 +94,9 @@ def place_samples(
     )
 
 
-def _blend(out: NDArray[np.float32], ids: NDArray[np.int64], weights: NDArray[np.float32], values: Tensor) -> None:
+def _blend(
+    out: NDArray[np.float32], ids: NDArray[np.int64], weights: NDArray[np.float32], values: Tensor
+) -> None:
     """Add one expert's weighted values to its samples; an expert names a sample once."""
     array = values.cpu().numpy()
     out[ids] += array * (weights if array.ndim == 1 else weights[:, None])
@@ -154,9 +156,7 @@ def trace(
         _blend(rgbs, group.sample_ids, group.weights, shaded.rgbs)
         groups.append(group)
     composited = volrend.composite(samples.ray_starts, sigmas, rgbs, deltas, samples.ts, floor)
-    return Trace(
-        composited, harmonics, samples, int(keep.sum()), deltas, sigmas, rgbs, groups
-    )
+    return Trace(composited, harmonics, samples, int(keep.sum()), deltas, sigmas, rgbs, groups)
 
 
 def _of(entries: Entries, expert: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

@@ -155,7 +155,5 @@ def visible(
 ) -> NDArray[np.bool_]:
     """Return which samples still receive light T >= min_transmittance and weigh >= min_weight."""
     keep = np.empty(len(sigmas), np.bool_)
-    _visible(
-        starts, sigmas, deltas, np.float32(min_transmittance), np.float32(min_weight), keep
-    )
+    _visible(starts, sigmas, deltas, np.float32(min_transmittance), np.float32(min_weight), keep)
     return keep

@@ -17,8 +17,9 @@ from nerfcore.encoding import directions, numba_grid, torch_grid
 from nerfcore.field import mlp
 from nerfcore.field.parameters import GEOMETRY_WIDTH, Architecture, Parameters
 from nerfcore.field.parameters import mlp as mlp_weights
+from nerfcore.field.workers import for_chunks, worker_count
 
-CHUNK_ROWS = 8192
+CHUNK_ROWS = 2048
 SIGMA_SHIFT = -1.0
 MAX_LOG_SIGMA = 15.0
 
@@ -87,7 +88,9 @@ class TorchField:
             hidden = mlp.reference(features, mlp_weights(parameters, "sigma"))
             return torch.exp((hidden[:, 0] + SIGMA_SHIFT).clamp(max=MAX_LOG_SIGMA))
 
-    def field(self, parameters: Parameters, features: Tensor, harmonics: Tensor) -> tuple[Tensor, Tensor]:
+    def field(
+        self, parameters: Parameters, features: Tensor, harmonics: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Differentiable sigmas [N] and rgbs [N, 3] from encoded points."""
         hidden = mlp.reference(features, mlp_weights(parameters, "sigma"))
         sigmas, colour_input = _split(hidden, harmonics)
@@ -129,40 +132,40 @@ class NumbaField:
         if layout is None:
             return directions.frequencies(positions)
         features = torch.empty(len(positions), layout.width)
-        numba_grid.encode(
-            positions.numpy(), parameters["table"].numpy(), layout, features.numpy()
-        )
+        numba_grid.encode(positions.numpy(), parameters["table"].numpy(), layout, features.numpy())
         return features
 
     def _weights(self, parameters: Parameters, name: str) -> list[Tensor]:
         return [weight.to(self.dtype) for weight in mlp_weights(parameters, name)]
 
-    @torch.no_grad()
     def densities(self, parameters: Parameters, features: Tensor) -> Tensor:
         weights = self._weights(parameters, "sigma")
         weights[-1] = weights[-1][:, :1].contiguous()
         out = torch.empty(len(features))
-        for begin in range(0, len(features), CHUNK_ROWS):
-            chunk = slice(begin, begin + CHUNK_ROWS)
+
+        def work(_: int, chunk: slice) -> None:
             hidden, _ = mlp.forward(features[chunk].to(self.dtype), weights)
-            torch.exp((hidden[:, 0].float() + SIGMA_SHIFT).clamp_(max=MAX_LOG_SIGMA), out=out[chunk])
+            logs = (hidden[:, 0].float() + SIGMA_SHIFT).clamp_(max=MAX_LOG_SIGMA)
+            torch.exp(logs, out=out[chunk])
+
+        for_chunks(len(features), CHUNK_ROWS, work)
         return out
 
-    @torch.no_grad()
     def shade(
         self, parameters: Parameters, positions: Tensor, features: Tensor, harmonics: Tensor
     ) -> Shaded:
         sigma_weights = self._weights(parameters, "sigma")
         colour_weights = self._weights(parameters, "color")
         sigmas, rgbs = torch.empty(len(features)), torch.empty(len(features), 3)
-        for begin in range(0, len(features), CHUNK_ROWS):
-            chunk = slice(begin, begin + CHUNK_ROWS)
+
+        def work(_: int, chunk: slice) -> None:
             hidden, _ = mlp.forward(features[chunk].to(self.dtype), sigma_weights)
             sigmas[chunk], colour_input = _split(hidden, harmonics[chunk])
-            rgbs[chunk] = mlp.forward(colour_input, colour_weights)[0]
-        return Shaded(sigmas, rgbs.sigmoid_(), positions, features, harmonics)
+            rgbs[chunk] = mlp.forward(colour_input, colour_weights)[0].float().sigmoid_()
 
-    @torch.no_grad()
+        for_chunks(len(features), CHUNK_ROWS, work)
+        return Shaded(sigmas, rgbs, positions, features, harmonics)
+
     def accumulate(
         self,
         parameters: Parameters,
@@ -173,22 +176,35 @@ class NumbaField:
     ) -> None:
         sigma_weights = self._weights(parameters, "sigma")
         colour_weights = self._weights(parameters, "color")
-        sigma_grads, colour_grads = mlp_weights(grads, "sigma"), mlp_weights(grads, "color")
+        private = [
+            [
+                [torch.zeros_like(grad) for grad in mlp_weights(grads, name)]
+                for name in ("sigma", "color")
+            ]
+            for _ in range(worker_count())
+        ]
         d_features = torch.empty_like(shaded.features)
-        for begin in range(0, len(d_features), CHUNK_ROWS):
-            chunk = slice(begin, begin + CHUNK_ROWS)
+
+        def work(worker: int, chunk: slice) -> None:
+            sigma_grads, colour_grads = private[worker]
             features = shaded.features[chunk].to(self.dtype)
             hidden, sigma_inputs = mlp.forward(features, sigma_weights)
             sigmas, colour_input = _split(hidden, shaded.harmonics[chunk])
-            _, colour_inputs = mlp.forward(colour_input, colour_weights)
+            _, colour_inputs = mlp.forward(colour_input, colour_weights, last=False)
             rgbs = shaded.rgbs[chunk]
-            d_colour = (d_rgbs[chunk] * rgbs * (1 - rgbs)).to(self.dtype)
+            d_colour = (d_rgbs[chunk] * rgbs).mul_(1 - rgbs).to(self.dtype)
             d_input = mlp.backward(d_colour, colour_weights, colour_inputs, colour_grads)
             d_hidden = torch.empty_like(hidden)
             unclamped = hidden[:, 0] + SIGMA_SHIFT < MAX_LOG_SIGMA
             d_hidden[:, 0] = d_sigmas[chunk] * sigmas * unclamped
             d_hidden[:, 1:] = d_input[:, :GEOMETRY_WIDTH]
             d_features[chunk] = mlp.backward(d_hidden, sigma_weights, sigma_inputs, sigma_grads)
+
+        for_chunks(len(d_features), CHUNK_ROWS, work)
+        for buffers in private:
+            for name, found in zip(("sigma", "color"), buffers, strict=True):
+                for total, part in zip(mlp_weights(grads, name), found, strict=True):
+                    total.add_(part)
         layout = self.architecture.layout
         if layout is not None:
             numba_grid.scatter(

@@ -7,18 +7,25 @@ import torch
 from torch import Tensor
 
 
-def forward(x: Tensor, weights: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-    """Apply the MLP to [N, in]; return the output [N, out] and each layer's input."""
+def forward(x: Tensor, weights: list[Tensor], *, last: bool = True) -> tuple[Tensor, list[Tensor]]:
+    """Apply the MLP to [N, in]; return the output [N, out] and each layer's input.
+
+    With `last` false the last layer is left out (its output is not needed to go backward).
+    """
     inputs = []
     for i, weight in enumerate(weights):
         inputs.append(x)
+        if i + 1 == len(weights) and not last:
+            break
         x = x @ weight
         if i + 1 < len(weights):
             x.relu_()
     return x, inputs
 
 
-def backward(grad: Tensor, weights: list[Tensor], inputs: list[Tensor], out: list[Tensor]) -> Tensor:
+def backward(
+    grad: Tensor, weights: list[Tensor], inputs: list[Tensor], out: list[Tensor]
+) -> Tensor:
     """Add the weights' gradients to `out` (float32) and return the gradient to the input.
 
     Args:

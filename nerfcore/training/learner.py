@@ -131,7 +131,9 @@ class Learner:
         device = self.scene.device
         rgb = torch.from_numpy(found.rgb).to(device).requires_grad_()
         opacity = torch.from_numpy(found.opacity).to(device).requires_grad_()
-        leaves = {name: value.detach().requires_grad_() for name, value in self.scene.background.items()}
+        leaves = {
+            name: value.detach().requires_grad_() for name, value in self.scene.background.items()
+        }
         with torch.enable_grad():
             behind = background_rgb(leaves, self.scene.settings, harmonics)
             shown = self.scene.shown_rgb(rgb + (1.0 - opacity)[:, None] * behind)
@@ -141,7 +143,7 @@ class Learner:
             for name, value in zip(leaves, found_grads[2:], strict=True):
                 self.background_grads[name].add_(value)
         d_rgb, d_opacity = (g.cpu().numpy() for g in found_grads[:2])
-        return float(loss), Composited(d_rgb, d_opacity, np.zeros_like(d_opacity))
+        return float(loss.detach()), Composited(d_rgb, d_opacity, np.zeros_like(d_opacity))
 
     def apply(self, rates: Rates) -> None:
         """Take one Adam step on all that has gradient, and zero the buffers."""

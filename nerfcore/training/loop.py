@@ -174,9 +174,7 @@ class _Run:
         self.rays += report.rays
         if s.sampling.use_occupancy and step % OCCUPANCY_EVERY == 0 and step >= OCCUPANCY_WARM_UP:
             grid = self.scene.occupancy
-            grid.update(
-                self.scene.densities, self.scene.sampling.step_m, OCCUPANCY_CELLS, self.rng
-            )
+            grid.update(self.scene.densities, self.scene.sampling.step_m, OCCUPANCY_CELLS, self.rng)
         if (step + 1) % s.print_step == 0:
             self._report(step + 1, report.mse, report.samples / max(1, report.rays))
 

@@ -52,9 +52,7 @@ class JointStepper:
 class FomamlStepper:
     """First-order meta-learning over ground cells."""
 
-    def __init__(
-        self, learner: Learner, episodes: EpisodeSampler, settings: TrainSettings
-    ) -> None:
+    def __init__(self, learner: Learner, episodes: EpisodeSampler, settings: TrainSettings) -> None:
         self.learner = learner
         self.episodes = episodes
         self.settings = settings
