@@ -1,0 +1,64 @@
+# Every command a person needs. Each one makes .venv and installs what it lacks first; when nothing
+# changed, that takes no time. PYTHON chooses the interpreter .venv is made with; PIP_ARGS is added
+# to every pip install, e.g. PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu" for
+# the small CPU-only build of PyTorch.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+PIP_ARGS ?=
+PYTEST_ARGS ?=
+VIEW ?= 1
+
+VENV_PYTHON := .venv/bin/python
+# An installation holds for one pyproject.toml, one constraints.txt and one place: scripts in .venv
+# carry absolute paths.
+KEY := $(shell { cat pyproject.toml constraints.txt; pwd; } | sha256sum | cut -c1-16)
+RUN_STAMP := .venv/installed-run-$(KEY)
+DEV_STAMP := .venv/installed-dev-$(KEY)
+
+.PHONY: help
+help: ## Show this list (default)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+.PHONY: install
+install: $(DEV_STAMP) ## Make .venv with everything, development tools included
+
+.PHONY: demo
+demo: $(RUN_STAMP) ## Run the synthetic city end to end; VIEW=0 ends after the metrics table
+	@$(VENV_PYTHON) scripts/demo.py $(if $(filter 0,$(VIEW)),--no-view)
+
+.PHONY: test
+test: $(DEV_STAMP) ## Run all tests that need no GPU; PYTEST_ARGS chooses, e.g. tests/unit
+	@$(VENV_PYTHON) -m pytest $(PYTEST_ARGS)
+
+.PHONY: lint
+lint: $(DEV_STAMP) ## Check style and layout with ruff
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+
+.PHONY: type
+type: $(DEV_STAMP) ## Check types with pyright
+	@.venv/bin/pyright
+
+$(RUN_STAMP):
+	$(call install-into-venv,.)
+	@touch $@
+
+$(DEV_STAMP):
+	$(call install-into-venv,.[dev])
+	@touch $(RUN_STAMP) $@
+
+# A .venv that an interrupted run left without pip is made anew. lpips comes without its
+# dependencies: torchvision would need CUDA libraries, and only its weight files are used.
+define install-into-venv
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Skyline needs Python 3.11 or newer, $(PYTHON) is older or missing; name another one: make PYTHON=python3.12 ..." >&2; exit 1; }
+@$(VENV_PYTHON) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv || { echo "$(PYTHON) cannot make a virtual environment; on Debian or Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+@echo "Installing Skyline into .venv (the first time takes some minutes)"
+@rm -f .venv/installed-*
+@$(VENV_PYTHON) -m pip install --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '$(1)'
+@$(VENV_PYTHON) -m pip install --disable-pip-version-check $(PIP_ARGS) --no-deps lpips==0.1.4
+@if [ -f nerfcore/precompile.py ]; then echo "Compiling kernels"; $(VENV_PYTHON) -m nerfcore.precompile; fi
+endef

@@ -1,0 +1,154 @@
+"""Owns the metrics dataframe: its columns, its CSV file, and the summary.
+
+Tidy: one row per (tto, split, image). `tto` is the number of test-time optimisation steps taken
+before scoring. LPIPS is NaN (an empty cell) where it could not be measured, and `lpips_note` says
+why; everywhere else `lpips_note` names the network.
+"""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+
+from nerfcore import atomic
+from nerfcore.errors import DataError
+
+METRICS_FILE = "metrics.csv"
+Split = Literal["adapted", "new_heldout", "old_val"]
+SPLITS: tuple[Split, ...] = ("adapted", "new_heldout", "old_val")
+
+
+@dataclass(frozen=True)
+class MetricRow:
+    """The scores of one image after `tto` steps.
+
+    Attributes:
+        tto: optimisation steps taken.
+        split: what the image is to the adaptation: adapted to, held out of the new images, or an
+            old validation view.
+        image: name in the dataset.
+        psnr: dB in sRGB, at most 100.
+        ssim: in [-1, 1]; NaN where the image is smaller than its window.
+        lpips: distance, 0 or more; NaN where not measured.
+        lpips_note: network name, or the reason for NaN.
+        psnr_linear: dB in linear light, at most 100.
+        adapt_seconds: wall seconds of adaptation up to this tto, ray building included.
+        render_seconds: wall seconds to render this image.
+        rays: rays used in adaptation up to this tto.
+        seed: of the job.
+        checkpoint: what was adapted.
+    """
+
+    tto: int
+    split: Split
+    image: str
+    psnr: float
+    ssim: float
+    lpips: float
+    lpips_note: str
+    psnr_linear: float
+    adapt_seconds: float
+    render_seconds: float
+    rays: int
+    seed: int
+    checkpoint: str
+
+
+COLUMNS = tuple(field.name for field in fields(MetricRow))
+_TEXT_COLUMNS = tuple(field.name for field in fields(MetricRow) if field.name == "split")
+_TEXT_COLUMNS += tuple(field.name for field in fields(MetricRow) if field.type is str)
+_WHOLE_COLUMNS = tuple(field.name for field in fields(MetricRow) if field.type is int)
+_FLOAT_COLUMNS = tuple(field.name for field in fields(MetricRow) if field.type is float)
+_AVERAGED = (*_FLOAT_COLUMNS, "rays")
+
+
+def metrics_frame(rows: Iterable[MetricRow]) -> pd.DataFrame:
+    """Return the rows as a dataframe with every column of `MetricRow`, also when there are none."""
+    frame = pd.DataFrame([asdict(row) for row in rows], columns=list(COLUMNS))
+    return _typed(frame)
+
+
+def write_metrics(job_folder: Path, rows: Iterable[MetricRow]) -> Path:
+    """Write `metrics.csv` atomically.
+
+    Args:
+        job_folder: the job's folder, which must exist.
+        rows: all rows of the job so far, in order.
+
+    Returns:
+        The file written.
+    """
+    target = job_folder / METRICS_FILE
+    atomic.write_text(target, metrics_frame(rows).to_csv(index=False, lineterminator="\n"))
+    return target
+
+
+def read_metrics(job_folder: Path) -> pd.DataFrame:
+    """Read a job's metrics.
+
+    Args:
+        job_folder: the folder that holds `metrics.csv`.
+
+    Returns:
+        One row per (tto, split, image), columns and types as `MetricRow`.
+
+    Raises:
+        DataError: the file is missing or is not a metrics table.
+    """
+    path = job_folder / METRICS_FILE
+    try:
+        frame = pd.read_csv(
+            path,
+            dtype=dict.fromkeys(_TEXT_COLUMNS, str),
+            keep_default_na=False,
+            na_values={column: [""] for column in _FLOAT_COLUMNS},
+        )
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{path}: no such file; only eval jobs that scored an image write it"
+        ) from error
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: not a metrics table ({error}); run the eval job again") from error
+    missing = [column for column in COLUMNS if column not in frame.columns]
+    if missing:
+        raise DataError(f"{path}: columns {', '.join(missing)} are missing; run the eval job again")
+    try:
+        return _typed(frame)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{path}: not a metrics table ({error}); run the eval job again") from error
+
+
+def summarise(frame: pd.DataFrame) -> pd.DataFrame:
+    """Average a metrics dataframe per (tto, split).
+
+    Args:
+        frame: as `metrics_frame` or `read_metrics` returns it.
+
+    Returns:
+        One row per (tto, split), by tto and then in the order of `SPLITS`, with columns tto,
+        split, images, the mean of every number (NaN skipped), psnr_std (population deviation over
+        images), and psnr_gain: mean PSNR minus that of the same split at the smallest tto.
+    """
+    columns = ["tto", "split", "images", *_AVERAGED, "psnr_std", "psnr_gain"]
+    if frame.empty:
+        return pd.DataFrame(columns=columns)
+    groups = frame.groupby(["tto", "split"], sort=False)
+    summary = groups[list(_AVERAGED)].mean()
+    summary["images"] = groups.size()
+    summary["psnr_std"] = groups["psnr"].std(ddof=0)
+    summary = summary.reset_index()
+    summary["split"] = pd.Categorical(summary["split"], list(SPLITS), ordered=True)
+    summary = summary.sort_values(["tto", "split"]).reset_index(drop=True)
+    summary["split"] = summary["split"].astype(str)
+    first = summary.groupby("split")["psnr"].transform("first")
+    summary["psnr_gain"] = summary["psnr"] - first
+    return summary[columns]
+
+
+def _typed(frame: pd.DataFrame) -> pd.DataFrame:
+    types: dict[str, str] = dict.fromkeys(_TEXT_COLUMNS, "str")
+    types |= dict.fromkeys(_WHOLE_COLUMNS, "int64")
+    types |= dict.fromkeys(_FLOAT_COLUMNS, "float64")
+    return frame.astype(types)
