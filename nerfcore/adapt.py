@@ -5,7 +5,7 @@ were. Every step draws its rays from pixel indices; no ray is stored.
 """
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -33,7 +33,7 @@ class AdaptSettings:
 
     rays: int = 4000
     replay: float = 0.0
-    rates: Rates = Rates()
+    rates: Rates = field(default_factory=Rates)
     seed: int = 0
 
     def __post_init__(self) -> None:

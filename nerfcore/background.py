@@ -3,6 +3,8 @@
 colour = sigmoid(MLP(SH(direction))) in the model's compositing space, or one fixed colour.
 """
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 
@@ -18,7 +20,7 @@ def initial_background(settings: ModelSettings, generator: torch.Generator) -> P
         return {}
     widths = [SH_WIDTH, settings.bg_hidden, 3]
     parameters: Parameters = {}
-    for i, shape in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+    for i, shape in enumerate(pairwise(widths)):
         bound = (3.0 / shape[0]) ** 0.5
         values = torch.rand(shape, generator=generator)
         parameters[f"bg.{i}"] = values.mul_(2 * bound).sub_(bound)

@@ -1,4 +1,4 @@
-"""Compiles the CPU kernels once, so that the first job does not wait: `python -m nerfcore.precompile`.
+"""Compiles the CPU kernels, so that the first job need not: `python -m nerfcore.precompile`.
 
 The compiled code is cached beside the modules (or in NUMBA_CACHE_DIR).
 """

@@ -6,6 +6,7 @@ without autograd; training writes gradients into buffers (see `nerfcore.training
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -224,7 +225,7 @@ def _check_memory(architecture: Architecture, experts: int, device: torch.device
 
 
 def _available_memory_bytes() -> int:
-    with open("/proc/meminfo") as lines:
+    with Path("/proc/meminfo").open() as lines:
         for line in lines:
             if line.startswith("MemAvailable:"):
                 return int(line.split()[1]) * 1024

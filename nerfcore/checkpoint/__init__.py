@@ -1,6 +1,11 @@
 """Checkpoints: one folder a step, safetensors files and a JSON manifest, written atomically."""
 
-from nerfcore.checkpoint.files import load_checkpoint, load_optimiser, read_manifest, save_checkpoint
+from nerfcore.checkpoint.files import (
+    load_checkpoint,
+    load_optimiser,
+    read_manifest,
+    save_checkpoint,
+)
 from nerfcore.checkpoint.store import CheckpointStore, resolve_checkpoint
 
 __all__ = [

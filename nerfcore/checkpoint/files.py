@@ -1,9 +1,9 @@
 """Writes and reads one checkpoint folder.
 
-    manifest.json            format version, step, architecture, sampling, frame, partition, checksums
+    manifest.json            step, architecture, sampling, frame, partition, checksums
     expert_00.safetensors    parameters and occupancy of expert 0 (and so on)
     background.safetensors   the background MLP (absent for a fixed background)
-    optimizer_00.safetensors moments of expert 0, `optimizer_background.safetensors` (only to resume)
+    optimizer_00.safetensors moments of expert 0, `optimizer_background` too (only to resume)
 
 Tables are float32 in the layout of `nerfcore.encoding.layout`, the same for every backend.
 """
@@ -170,7 +170,9 @@ def verify_files(folder: Path, manifest: dict[str, Any]) -> None:
         if name.startswith("optimizer_") and not path.exists():
             continue  # older checkpoints shed their optimiser state
         if not path.is_file():
-            raise CheckpointError(f"{path}: missing; use another checkpoint (prefix) or train again")
+            raise CheckpointError(
+                f"{path}: missing; use another checkpoint (prefix) or train again"
+            )
         size = path.stat().st_size
         if size != expected["bytes"]:
             raise CheckpointError(
@@ -301,7 +303,11 @@ def load_optimiser(folder: Path, scene: SceneModel) -> tuple[list[Adam], Adam]:
             )
         tensors = _load(path)
         parts = [
-            {key.removeprefix(part): value.to(scene.device) for key, value in tensors.items() if key.startswith(part)}
+            {
+                key.removeprefix(part): value.to(scene.device)
+                for key, value in tensors.items()
+                if key.startswith(part)
+            }
             for part in ("first.", "second.")
         ]
         adams.append(Adam(parts[0], parts[1], int(tensors["step"])))

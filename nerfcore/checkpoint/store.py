@@ -86,7 +86,9 @@ def _read_index(folder: Path) -> dict[str, Any] | None:
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: unreadable ({error}); name a step folder instead") from error
+        raise CheckpointError(
+            f"{path}: unreadable ({error}); name a step folder instead"
+        ) from error
 
 
 def resolve_checkpoint(path: Path, prefix: str = "last") -> Path:

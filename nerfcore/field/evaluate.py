@@ -4,7 +4,7 @@ Two implementations of one interface, `FieldBackend`:
 - `TorchField`: differentiable PyTorch operations on any device; the oracle.
 - `NumbaField`: CPU; compiled hash grid, MLPs in chunks that stay in cache, activations recomputed
   in the gradient.
-sigma = exp(h_0 - 1) per metre (h_0 clamped to 15), colour = sigmoid(MLP(h_1..15, SH(direction), 1)).
+sigma = exp(h_0 - 1) per metre (h_0 clamped to 15); colour = sigmoid(MLP(h_1..15, SH(dir), 1)).
 """
 
 from dataclasses import dataclass

@@ -7,6 +7,7 @@ The colour MLP sees 15 geometry features, 16 spherical harmonics and a constant 
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -60,8 +61,7 @@ class Architecture:
 
 
 def _layers(name: str, widths: list[int]) -> dict[str, tuple[int, int]]:
-    pairs = zip(widths[:-1], widths[1:], strict=True)
-    return {f"{name}.{i}": pair for i, pair in enumerate(pairs)}
+    return {f"{name}.{i}": pair for i, pair in enumerate(pairwise(widths))}
 
 
 def initial_parameters(architecture: Architecture, generator: torch.Generator) -> Parameters:

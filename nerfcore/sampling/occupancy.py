@@ -58,7 +58,9 @@ class OccupancyGrid:
         """Share of all cells that is occupied."""
         return float(self.occupied.mean())
 
-    def cell_centres(self, expert: int, cells: NDArray[np.int64], rng: np.random.Generator | None = None) -> NDArray[np.float32]:
+    def cell_centres(
+        self, expert: int, cells: NDArray[np.int64], rng: np.random.Generator | None = None
+    ) -> NDArray[np.float32]:
         """World points f32[N, 3] inside cells (indices within the expert), random if `rng`."""
         index = np.stack(np.unravel_index(cells, tuple(self.dims[expert])), axis=1)
         inside = 0.5 if rng is None else rng.random((len(cells), 3))

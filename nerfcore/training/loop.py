@@ -119,8 +119,8 @@ class _Run:
         require_same_frame(scene, dataset, start)
         if scene.settings != s.model:
             raise CheckpointError(
-                f"{start}: architecture {scene.settings} differs from the job's {s.model}; give the "
-                "job the checkpoint's values"
+                f"{start}: architecture {scene.settings} differs from the job's {s.model}; give "
+                "the job the checkpoint's values"
             )
         return scene.with_sampling(derived_sampling(s.sampling, dataset, store))
 

@@ -1,0 +1,120 @@
+"""Checkpoints: exact round trips, pruning, and refusal of what is missing, cut or foreign."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from engine_scenes import rays_into, tiny_scene
+
+from nerfcore.checkpoint import (
+    CheckpointStore,
+    load_checkpoint,
+    load_optimiser,
+    resolve_checkpoint,
+    save_checkpoint,
+)
+from nerfcore.errors import CheckpointError, SettingsError
+from nerfcore.scene import new_scene
+from nerfcore.settings import HashGridSettings, ModelSettings, SamplingSettings
+from nerfcore.training.learner import Learner
+
+
+def test_round_trip_renders_identically(tmp_path: Path) -> None:
+    scene = tiny_scene(2, 1)
+    scene.occupancy.occupied[::7] = 0
+    folder = save_checkpoint(scene, tmp_path / "step1", 1)
+    rays = rays_into(64)
+    for backend in ("numba", "torch"):
+        again = load_checkpoint(folder, "cpu", backend)
+        found, expected = again.render_rays(*rays), scene.render_rays(*rays)
+        atol = 0 if backend == "numba" else 1e-5
+        for a, b in zip(found, expected, strict=True):
+            assert np.allclose(a, b, atol=atol, rtol=atol, equal_nan=True)
+
+
+def test_optimiser_state_round_trip(tmp_path: Path) -> None:
+    scene = tiny_scene()
+    learner = Learner(scene, np.random.default_rng(0))
+    learner.adams[0].step = 7
+    learner.adams[0].first["sigma.0"].fill_(0.5)
+    folder = save_checkpoint(
+        scene, tmp_path / "s", 7, None, (learner.adams, learner.background_adam)
+    )
+    adams, _ = load_optimiser(folder, scene)
+    assert adams[0].step == 7
+    assert torch.equal(adams[0].first["sigma.0"], learner.adams[0].first["sigma.0"])
+
+
+def test_a_truncated_file_is_named(tmp_path: Path) -> None:
+    folder = save_checkpoint(tiny_scene(), tmp_path / "s", 1)
+    path = folder / "expert_00.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match=r"expert_00\.safetensors: \d+ bytes, \d+ expected"):
+        load_checkpoint(folder, "cpu")
+
+
+def test_a_changed_file_is_named(tmp_path: Path) -> None:
+    folder = save_checkpoint(tiny_scene(), tmp_path / "s", 1)
+    path = folder / "background.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(bytes(content))
+    with pytest.raises(CheckpointError, match=r"background\.safetensors: content differs"):
+        load_checkpoint(folder, "cpu")
+
+
+def test_a_missing_file_and_manifest_are_named(tmp_path: Path) -> None:
+    folder = save_checkpoint(tiny_scene(), tmp_path / "s", 1)
+    (folder / "expert_00.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"expert_00\.safetensors: missing"):
+        load_checkpoint(folder, "cpu")
+    with pytest.raises(CheckpointError, match=r"manifest\.json: missing"):
+        load_checkpoint(tmp_path, "cpu")
+
+
+def test_another_format_version_is_refused(tmp_path: Path) -> None:
+    folder = save_checkpoint(tiny_scene(), tmp_path / "s", 1)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["format_version"] = 99
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(CheckpointError, match="format_version 99"):
+        load_checkpoint(folder, "cpu")
+
+
+def test_store_keeps_the_newest_and_the_best(tmp_path: Path) -> None:
+    scene = tiny_scene()
+    learner = Learner(scene, np.random.default_rng(0))
+    store = CheckpointStore(tmp_path / "checkpoints", keep=2)
+    optimisers = (learner.adams, learner.background_adam)
+    for step, psnr in [(1, 10.0), (2, 30.0), (3, 20.0), (4, 21.0), (5, 22.0)]:
+        store.save(scene, step, psnr, None, optimisers)
+    assert {p.name for p in store.folder.iterdir()} == {"index.json", "step2", "step4", "step5"}
+    with_state = {p.parent.name for p in store.folder.glob("step*/optimizer_*")}
+    assert with_state == {"step5"}
+    assert resolve_checkpoint(tmp_path, "last").name == "step5"
+    assert resolve_checkpoint(tmp_path, "best").name == "step2"
+    assert resolve_checkpoint(tmp_path / "checkpoints", "step4").name == "step4"
+    assert load_checkpoint(resolve_checkpoint(tmp_path, "step2"), "cpu")
+    with pytest.raises(CheckpointError, match="there are: step2, step4, step5"):
+        resolve_checkpoint(tmp_path, "step3")
+    with pytest.raises(CheckpointError, match="allowed are"):
+        resolve_checkpoint(tmp_path, "newest")
+
+
+def test_a_killed_writer_leaves_no_checkpoint(tmp_path: Path) -> None:
+    """Leftovers of a killed writer are not checkpoints and are cleared on the next start."""
+    folder = tmp_path / "checkpoints"
+    (folder / ".tmp-step9-dead").mkdir(parents=True)
+    with pytest.raises(CheckpointError, match="holds no checkpoint"):
+        resolve_checkpoint(tmp_path)
+    CheckpointStore(folder)
+    assert not list(folder.glob(".tmp-*"))
+
+
+def test_a_table_too_large_is_refused_before_allocation() -> None:
+    scene = tiny_scene(2, 2)
+    settings = ModelSettings(grid=HashGridSettings(levels=60, log2_size=24, max_resolution=65536))
+    with pytest.raises(SettingsError, match=r"log2_hashmap_size 24: 4 experts need 4 x 4 x"):
+        new_scene(scene.frame, scene.partition, settings, SamplingSettings(), cell_m=1.0)
