@@ -17,8 +17,9 @@ from scipy.spatial import cKDTree
 from nerfcore.data.partition import Partition
 
 MOST_CELLS_AN_AXIS = 160
-DECAY = 0.7
+DECAY = 0.6
 THRESHOLD = 0.01
+UNKNOWN_OPACITY = 0.05
 NEIGHBOURS = 12
 PERCENTILES = (5.0, 95.0)
 
@@ -115,7 +116,7 @@ def full_grid(partition: Partition, cell: float) -> OccupancyGrid:
         offsets,
         np.ones(total, np.bool_),
         np.ones(total, np.uint8),
-        np.ones(total, np.float32),
+        np.full(total, UNKNOWN_OPACITY, np.float32),
     )
 
 
@@ -181,4 +182,4 @@ def admit_points(grid: OccupancyGrid, points: NDArray[np.float32], margin: float
         span = grid.span(expert)
         grid.allowed[span] |= opened
         grid.occupied[span] |= opened
-        grid.opacity[span] = np.where(opened, 1.0, grid.opacity[span])
+        grid.opacity[span] = np.where(opened, UNKNOWN_OPACITY, grid.opacity[span])

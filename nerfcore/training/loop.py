@@ -31,7 +31,7 @@ from nerfcore.training.validation import batch_mse
 
 OCCUPANCY_EVERY = 16
 OCCUPANCY_WARM_UP = 64
-OCCUPANCY_CELLS = 8192
+OCCUPANCY_CELLS = 16384
 VALIDATION_RAYS = 16384
 
 OnProgress = Callable[[dict[str, Any]], None]

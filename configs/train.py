@@ -1,0 +1,84 @@
+"""Owns the fields of `op: "train"`: offline training of a starting point for adaptation."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from configs.common import (
+    CHECKPOINT_PATH,
+    CheckpointFields,
+    DataFields,
+    GeneralFields,
+    ModelFields,
+    OptimizerFields,
+    PathText,
+    RenderFields,
+    rule_broken,
+)
+
+Steps = Annotated[int, Field(ge=1, le=10_000_000)]
+Rays = Annotated[int, Field(ge=16, le=4_194_304)]
+
+
+class EpisodeFields(GeneralFields):
+    """Meta-learning: tasks made of rays of one ground cell of one expert."""
+
+    algo: Literal["joint", "fomaml"] = Field(
+        "joint",
+        description="joint = all experts on all rays; fomaml = first-order meta-learning",
+    )
+    inner_iter: int = Field(8, ge=1, le=1000, description="inner steps per task")
+    inner_lr: float = Field(0.015, gt=0, le=10, description="inner learning rate")
+    outer_steps: Steps = Field(20_000, description="training steps (joint or meta)")
+    batch_size: int = Field(3, ge=1, le=1024, description="tasks per expert and step")
+    test_batch_size: int = Field(
+        1,
+        ge=1,
+        le=1024,
+        description="accepted for the reference's jobs; scoring takes max_val_images images",
+    )
+    max_test_tasks: int = Field(
+        4,
+        ge=1,
+        le=1024,
+        description="accepted for the reference's jobs; scoring takes max_val_images images",
+    )
+    support_rays: Rays = Field(4000, description="rays a task adapts on")
+    query_rays: Rays = Field(2000, description="rays a task is scored on, from other images")
+    cell_dim: int = Field(5, ge=1, le=256, description="ground cells along each side of an expert")
+    fim: Literal[False] = Field(False, description="Fisher weighting; not in this version")
+
+
+class TrainJob(
+    EpisodeFields, DataFields, ModelFields, RenderFields, OptimizerFields, CheckpointFields
+):
+    """A training job."""
+
+    op: Literal["train"] = Field(description="the operation")
+    checkpoint_path: PathText | None = Field(
+        None, description=f"{CHECKPOINT_PATH}; training continues from it; null = from nothing"
+    )
+    resume: bool = Field(
+        False,
+        description="continue with the step and optimiser state of checkpoint_path, else only "
+        "its weights are taken",
+    )
+    batch_rays: Rays = Field(4096, description="rays per step of algo joint")
+    time_limit_s: Annotated[float, Field(gt=0, le=2_592_000)] | None = Field(
+        None, description="stop cleanly after this many seconds of training; null = no limit"
+    )
+    save_step: Steps = Field(1000, description="steps between checkpoints")
+    eval_step: Steps = Field(200, description="steps between scores on validation images")
+    print_step: Steps = Field(1, description="steps between progress lines (at most 2 a second)")
+    keep_checkpoints: int = Field(
+        3, ge=1, le=1000, description="newest checkpoints kept, the best one besides"
+    )
+    max_val_images: int = Field(
+        4, ge=0, le=10_000, description="validation images scored at eval_step; 0 = none"
+    )
+
+    @model_validator(mode="after")
+    def _resume_needs_a_checkpoint(self) -> "TrainJob":
+        if self.resume and self.checkpoint_path is None:
+            raise rule_broken("resume", "needs checkpoint_path; name the job to continue")
+        return self

@@ -1,0 +1,44 @@
+"""Owns the fields of `op: "view"`: the interactive viewer."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from configs.common import (
+    CHECKPOINT_PATH,
+    CheckpointFields,
+    DataFields,
+    FolderName,
+    GeneralFields,
+    OptimizerFields,
+    PathText,
+    RenderFields,
+    StoredModelFields,
+)
+
+
+class ViewJob(
+    GeneralFields, DataFields, StoredModelFields, RenderFields, OptimizerFields, CheckpointFields
+):
+    """A viewer job; the optimiser fields serve its live adaptation."""
+
+    op: Literal["view"] = Field(description="the operation")
+    checkpoint_path: PathText = Field(description=CHECKPOINT_PATH)
+    batch: FolderName | None = Field(
+        None, description="batch below <dataset>/continual/ to adapt to live; null = none chosen"
+    )
+    support_rays: int = Field(
+        4000, ge=16, le=4_194_304, description="rays per live adaptation step"
+    )
+    replay: float = Field(
+        0.0, ge=0, le=0.9, description="share of old images' rays in each adaptation step"
+    )
+    viewer_host: Annotated[str, Field(pattern=r"^[A-Za-z0-9.:_-]{1,253}$")] = Field(
+        "0.0.0.0", description="address to listen on"
+    )
+    viewer_port: int = Field(
+        7070, ge=1, le=65_535, description="port to listen on; a taken one is an error"
+    )
+    viewer_timeout: float = Field(
+        900, gt=0, le=604_800, description="end after this many seconds without a visitor"
+    )

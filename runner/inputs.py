@@ -1,0 +1,141 @@
+"""Owns the checks that need no engine: whatever a job names is there, or the job ends in a moment.
+
+Paths are resolved and held inside the roots; a checkpoint's files are compared with its manifest
+by size. What is inside the files is the engine's to check.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from configs import EvalJob, Job, Roots, ViewJob
+from configs.artifacts import CHECKPOINT_INDEX, CHECKPOINT_MANIFEST, JobFolder
+from configs.paths import resolve_checkpoint, resolve_data, resolve_partition
+from nerfcore.errors import CheckpointError, DataError
+
+DATASET_FILE = "dataset.json"
+PARTITION_FILE = "partition.json"
+TRAIN_AGAIN = "use another checkpoint (prefix) or train again"
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The folders a job reads.
+
+    Attributes:
+        dataset: holds dataset.json.
+        partition: holds partition.json.
+        checkpoint: holds manifest.json; None when the job names none.
+    """
+
+    dataset: Path
+    partition: Path
+    checkpoint: Path | None
+
+
+def find_inputs(job: Job, roots: Roots) -> Inputs:
+    """Return the folders a job reads, after checking that they are there.
+
+    Raises:
+        JobRefused: a path leaves the roots.
+        DataError: the dataset, partition or batch is missing.
+        CheckpointError: the checkpoint is missing, unreadable or truncated.
+    """
+    dataset = resolve_data(roots, job.data_path, job.data_dirname)
+    if not (dataset / DATASET_FILE).is_file():
+        raise DataError(
+            f"data_dirname = {job.data_dirname}: {dataset / DATASET_FILE} is missing; make the "
+            "dataset with scripts/prepare_dataset.py, or mend data_path or data_dirname"
+        )
+    partition = resolve_partition(roots, dataset, job.mask_dirname)
+    if not (partition / PARTITION_FILE).is_file():
+        raise DataError(
+            f"mask_dirname = {job.mask_dirname}: {partition / PARTITION_FILE} is missing; make "
+            "the partition with scripts/create_clusters.py, or mend mask_dirname"
+        )
+    if isinstance(job, EvalJob | ViewJob) and job.batch is not None:
+        _check_batch(dataset, job.batch)
+    checkpoint = None
+    if job.checkpoint_path is not None:
+        checkpoint = find_checkpoint(resolve_checkpoint(roots, job.checkpoint_path), job.prefix)
+    return Inputs(dataset, partition, checkpoint)
+
+
+def find_checkpoint(folder: Path, prefix: str) -> Path:
+    """Return the checkpoint that a folder and a prefix mean, complete by its files' sizes.
+
+    Args:
+        folder: a checkpoint (holds manifest.json) or a job's folder.
+        prefix: "last", "best" or "stepN"; only for a job's folder.
+
+    Raises:
+        CheckpointError: missing, unreadable or truncated.
+    """
+    checkpoint = folder
+    if not (folder / CHECKPOINT_MANIFEST).is_file():
+        checkpoint = _chosen_step(JobFolder(folder).checkpoints, prefix)
+    _check_sizes(checkpoint)
+    return checkpoint
+
+
+def own_checkpoint(folder: JobFolder) -> Path | None:
+    """Return the last checkpoint of an earlier attempt of the same job, or None."""
+    if not (folder.checkpoints / CHECKPOINT_INDEX).is_file():
+        return None
+    return find_checkpoint(folder.root, "last")
+
+
+def _check_batch(dataset: Path, name: str) -> None:
+    continual = dataset / "continual"
+    if (continual / name).is_dir():
+        return
+    known = sorted(path.name for path in continual.iterdir()) if continual.is_dir() else []
+    raise DataError(
+        f"batch = {name}: {continual / name} is missing; known batches: "
+        f"{', '.join(known) or 'none'}; add one with scripts/update_dataset.py"
+    )
+
+
+def _chosen_step(checkpoints: Path, prefix: str) -> Path:
+    index = _read_json(
+        checkpoints / CHECKPOINT_INDEX,
+        "name a job that has saved a checkpoint, or a folder with manifest.json",
+    )
+    name = index.get(prefix) if prefix in ("last", "best") else prefix
+    chosen = checkpoints / str(name)
+    if name is None or not (chosen / CHECKPOINT_MANIFEST).is_file():
+        steps = ", ".join(map(str, index.get("steps", []))) or "none"
+        raise CheckpointError(f"prefix = {prefix}: not in {checkpoints}; there are: {steps}")
+    return chosen
+
+
+def _check_sizes(checkpoint: Path) -> None:
+    manifest = _read_json(checkpoint / CHECKPOINT_MANIFEST, TRAIN_AGAIN)
+    files = manifest.get("files")
+    if not isinstance(files, dict) or not files:
+        raise CheckpointError(f"{checkpoint / CHECKPOINT_MANIFEST}: names no files; {TRAIN_AGAIN}")
+    for name, expected in files.items():
+        path = checkpoint / name
+        if not path.is_file():
+            if name.startswith("optimizer_"):
+                continue  # older checkpoints shed their optimiser state
+            raise CheckpointError(f"{path}: missing; {TRAIN_AGAIN}")
+        wanted = expected.get("bytes") if isinstance(expected, dict) else None
+        if path.stat().st_size != wanted:
+            raise CheckpointError(
+                f"{path}: {path.stat().st_size} bytes, {wanted} expected: truncated or changed; "
+                f"{TRAIN_AGAIN}"
+            )
+
+
+def _read_json(path: Path, mend: str) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise CheckpointError(f"checkpoint_path: {path} is missing; {mend}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: unreadable ({error}); {TRAIN_AGAIN}") from error
+    if not isinstance(record, dict):
+        raise CheckpointError(f"{path}: holds no JSON object; {TRAIN_AGAIN}")
+    return record

@@ -1,0 +1,36 @@
+"""Owns where the runner's log lines go: standard error, and runner.log in the job's folder.
+
+The mediator sends standard error to runner.log itself; then lines are not written twice.
+"""
+
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+STANDARD_ERROR = 2
+_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+def begin_log() -> None:
+    """Send log lines to standard error."""
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format=_FORMAT, force=True)
+
+
+@contextlib.contextmanager
+def kept_log(path: Path) -> Iterator[None]:
+    """Send log lines to a file (created with mode 0640) too, unless standard error is that file."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+    with os.fdopen(os.open(path, flags, 0o640), "a", encoding="utf-8") as lines:
+        if os.path.sameopenfile(lines.fileno(), STANDARD_ERROR):
+            yield
+            return
+        handler = logging.StreamHandler(lines)
+        handler.setFormatter(logging.Formatter(_FORMAT))
+        logging.getLogger().addHandler(handler)
+        try:
+            yield
+        finally:
+            logging.getLogger().removeHandler(handler)

@@ -1,0 +1,62 @@
+"""Owns loading what eval and view jobs start from: dataset, partition and adapted-to-be model."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from configs import EvalJob, ViewJob
+from nerfcore.checkpoint import load_checkpoint, read_manifest
+from nerfcore.checkpoint.files import require_same_frame
+from nerfcore.data.dataset import load_dataset
+from nerfcore.data.partition import load_partition
+from nerfcore.data.records import Dataset
+from nerfcore.errors import CheckpointError
+from nerfcore.scene import SceneModel
+from runner.inputs import Inputs
+from runner.ops.agreement import (
+    job_partition,
+    require_same_partition,
+    require_stated_architecture,
+    stored_settings,
+)
+from runner.ops.capping import evenly_spaced
+from runner.ops.settings import with_job_sampling
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model with its data.
+
+    Attributes:
+        dataset: prepared dataset, training images capped as the job says.
+        scene: the checkpoint's model with the job's ray sampling.
+        checkpoint: its folder.
+        step: training step the checkpoint was taken at.
+    """
+
+    dataset: Dataset
+    scene: SceneModel
+    checkpoint: Path
+    step: int
+
+
+def load_model(job: EvalJob | ViewJob, inputs: Inputs) -> Loaded:
+    """Load dataset and checkpoint, after holding them against each other.
+
+    Raises:
+        CheckpointError: of another architecture, partition or scene, or damaged.
+        DataError, SettingsError, BackendUnavailableError: see `nerfcore.errors`.
+    """
+    checkpoint = inputs.checkpoint
+    if checkpoint is None:
+        raise CheckpointError("checkpoint_path: missing; name a train job")
+    dataset = evenly_spaced(load_dataset(inputs.dataset), job.cap_images)
+    partition = load_partition(inputs.partition)
+    margin = job_partition(job, partition).boundary_margin
+    require_stated_architecture(job, stored_settings(checkpoint), checkpoint)
+    require_same_partition(checkpoint, partition)
+    scene = load_checkpoint(checkpoint, job.device, job.backend)
+    require_same_frame(scene, dataset, checkpoint)
+    if job.boundary_margin is not None:
+        scene = replace(scene, partition=replace(scene.partition, boundary_margin=margin))
+    step = int(read_manifest(checkpoint)["step"])
+    return Loaded(dataset, with_job_sampling(scene, job), checkpoint, step)

@@ -1,0 +1,95 @@
+"""Owns which images an eval job adapts to and which it scores, as its `protocol` says.
+
+- holdout with a batch: adapt on the batch's adapt split; score its held-out split (`new_heldout`),
+  the adapted images (`adapted`) and the validation images (`old_val`).
+- holdout without a batch: adapt on the even-numbered validation images, score the odd ones.
+- fit: adapt on and score the same images: the whole batch, or every validation image.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from configs import EvalJob
+from nerfcore.data.records import Dataset, ImageSet, SparsePoints
+from nerfcore.errors import DataError
+from nerfcore.evaluation import Split
+
+Scored = tuple[Split, tuple[ImageSet, ...]]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to adapt to and what to score.
+
+    Attributes:
+        adapt: sets of images adapted to.
+        points: sparse points of those images, None when there are none of their own.
+        scored: each split with its images, none of them empty.
+    """
+
+    adapt: tuple[ImageSet, ...]
+    points: SparsePoints | None
+    scored: tuple[Scored, ...]
+
+
+def plan_of(job: EvalJob, dataset: Dataset) -> Plan:
+    """Return the plan of a job.
+
+    Raises:
+        DataError: nothing to adapt to although `tto` asks for it, or nothing to score.
+    """
+    plan = _batch_plan(job, dataset) if job.batch is not None else _validation_plan(job, dataset)
+    if job.tto_steps[-1] > 0 and not any(len(images) for images in plan.adapt):
+        raise DataError(f"tto = {job.tto}: {_where(job)} has no image to adapt to; {_mend(job)}")
+    scored: tuple[Scored, ...] = tuple(
+        (split, _filled(sets)) for split, sets in plan.scored if _filled(sets)
+    )
+    if not scored:
+        raise DataError(f"{_where(job)} has no image to score; {_mend(job)}")
+    return Plan(_filled(plan.adapt), plan.points, scored)
+
+
+def chosen(count: int, most: int | None) -> list[int]:
+    """Return indices of at most `most` of `count` images, evenly spaced."""
+    if most is None or count <= most:
+        return list(range(count))
+    return np.linspace(0, count - 1, most).round().astype(int).tolist()
+
+
+def _batch_plan(job: EvalJob, dataset: Dataset) -> Plan:
+    batch = dataset.batch(job.batch or "")
+    if job.protocol == "fit":
+        both = (batch.adapt, batch.heldout)
+        return Plan(both, batch.points, (("adapted", both),))
+    return Plan(
+        (batch.adapt,),
+        batch.points,
+        (
+            ("new_heldout", (batch.heldout,)),
+            ("adapted", (batch.adapt,)),
+            ("old_val", (dataset.val,)),
+        ),
+    )
+
+
+def _validation_plan(job: EvalJob, dataset: Dataset) -> Plan:
+    val = dataset.val
+    if job.protocol == "fit":
+        return Plan((val,), None, (("adapted", (val,)),))
+    even, odd = val.subset(range(0, len(val), 2)), val.subset(range(1, len(val), 2))
+    return Plan((even,), None, (("new_heldout", (odd,)),))
+
+
+def _filled(sets: tuple[ImageSet, ...]) -> tuple[ImageSet, ...]:
+    return tuple(images for images in sets if len(images))
+
+
+def _where(job: EvalJob) -> str:
+    return f"batch {job.batch}" if job.batch is not None else "the validation split"
+
+
+def _mend(job: EvalJob) -> str:
+    if job.batch is not None:
+        return "choose another batch"
+    return "prepare the dataset with a larger --val_split, or name a batch"
