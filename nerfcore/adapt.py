@@ -97,9 +97,6 @@ class Adapter:
         self._old_pixels = PixelSampler(self._old, rng) if self._old is not None else None
         self.steps = 0
         self.seconds = 0.0
-        if self._points is not None:
-            margin = BAND_STEPS * self.scene.sampling.step_m / self.scene.scale_m
-            admit_points(self.scene.occupancy, self._points.xyz, margin)
 
     def reset(self) -> None:
         """Bring the model back to what it was when the adapter was made."""
@@ -118,6 +115,9 @@ class Adapter:
             NonFiniteError: ten steps in a row had a non-finite loss; the model is as before them.
         """
         began_s = time.monotonic()
+        if self.steps == 0 and self._points is not None:
+            margin = BAND_STEPS * self.scene.sampling.step_m / self.scene.scale_m
+            admit_points(self.scene.occupancy, self._points.xyz, margin)
         batch = self._new_pixels.draw(self.settings.rays - self.old_rays)
         if self._old_pixels is not None and self.old_rays:
             batch = joined([batch, self._old_pixels.draw(self.old_rays)])

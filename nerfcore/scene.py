@@ -26,7 +26,7 @@ from nerfcore.sampling.occupancy import OccupancyGrid, full_grid
 from nerfcore.settings import BackendName, ModelSettings, SamplingSettings
 from nerfcore.tracing import TraceScene, trace
 
-RENDER_CHUNK_RAYS = 16384
+RENDER_CHUNK_RAYS = 4096
 MEMORY_SHARE = 0.8
 
 

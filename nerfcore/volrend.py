@@ -12,8 +12,6 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-numba.config.THREADING_LAYER = "omp"
-
 _CHUNK = 64
 
 

@@ -57,8 +57,8 @@ class CheckpointStore:
         """
         name = f"step{step}"
         target = self.folder / name
-        if target.exists():
-            shutil.rmtree(target)
+        if target.exists():  # a run that goes on from this very step: the same state is there
+            self._forget(name)
         save_checkpoint(scene, target, step, {"psnr": psnr, **(extra or {})}, optimisers)
         steps = [s for s in self.index["steps"] if s != name] + [name]
         best, best_psnr = self.index["best"], self.index["best_psnr"]
@@ -69,6 +69,20 @@ class CheckpointStore:
         atomic.write_text(self.folder / INDEX, json.dumps(self.index) + "\n")
         self._prune(steps, kept)
         return target
+
+    def _forget(self, name: str) -> None:
+        """Take a step out of the index before its folder goes, so the index never lies."""
+        steps = [s for s in self.index["steps"] if s != name]
+        last = steps[-1] if steps else None
+        best_lost = self.index["best"] == name
+        self.index = {
+            "last": last,
+            "best": last if best_lost else self.index["best"],
+            "best_psnr": None if best_lost else self.index["best_psnr"],
+            "steps": steps,
+        }
+        atomic.write_text(self.folder / INDEX, json.dumps(self.index) + "\n")
+        shutil.rmtree(self.folder / name)
 
     def _prune(self, steps: list[str], kept: list[str]) -> None:
         for name in steps:

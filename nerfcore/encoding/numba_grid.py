@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 
 from nerfcore.encoding.layout import GridLayout
 
-numba.config.THREADING_LAYER = "omp"  # the only bundled layer that two Python threads may enter
-
 _Y, _Z = np.uint32(2654435761), np.uint32(805459861)
 
 

@@ -4,7 +4,7 @@ Two implementations of one interface, `FieldBackend`:
 - `TorchField`: differentiable PyTorch operations on any device; the oracle.
 - `NumbaField`: CPU; compiled hash grid, MLPs in chunks that stay in cache, activations recomputed
   in the gradient.
-sigma = exp(h_0 - 1) per metre (h_0 clamped to 15); colour = sigmoid(MLP(h_1..15, SH(dir), 1)).
+sigma = exp(h_0 - 2) per metre (h_0 clamped to 15); colour = sigmoid(MLP(h_1..15, SH(dir), 1)).
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from nerfcore.field.parameters import mlp as mlp_weights
 from nerfcore.field.workers import for_chunks, worker_count
 
 CHUNK_ROWS = 2048
-SIGMA_SHIFT = -1.0
+SIGMA_SHIFT = -2.0
 MAX_LOG_SIGMA = 15.0
 
 
@@ -144,7 +144,7 @@ class NumbaField:
         out = torch.empty(len(features))
 
         def work(_: int, chunk: slice) -> None:
-            hidden, _ = mlp.forward(features[chunk].to(self.dtype), weights)
+            hidden = mlp.forward(features[chunk].to(self.dtype), weights)[0]
             logs = (hidden[:, 0].float() + SIGMA_SHIFT).clamp_(max=MAX_LOG_SIGMA)
             torch.exp(logs, out=out[chunk])
 
@@ -159,7 +159,7 @@ class NumbaField:
         sigmas, rgbs = torch.empty(len(features)), torch.empty(len(features), 3)
 
         def work(_: int, chunk: slice) -> None:
-            hidden, _ = mlp.forward(features[chunk].to(self.dtype), sigma_weights)
+            hidden = mlp.forward(features[chunk].to(self.dtype), sigma_weights)[0]
             sigmas[chunk], colour_input = _split(hidden, harmonics[chunk])
             rgbs[chunk] = mlp.forward(colour_input, colour_weights)[0].float().sigmoid_()
 

@@ -16,8 +16,6 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-numba.config.THREADING_LAYER = "omp"
-
 MAX_OWNERS = 4
 
 

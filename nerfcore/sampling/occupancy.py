@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from nerfcore.data.partition import Partition
 
@@ -121,7 +121,7 @@ def full_grid(partition: Partition, cell: float) -> OccupancyGrid:
 
 
 def _band(
-    grid: OccupancyGrid, expert: int, points: NDArray[np.float32], tree: cKDTree, margin: float
+    grid: OccupancyGrid, expert: int, points: NDArray[np.float32], tree: KDTree, margin: float
 ) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
     """Cells of an expert near the heights of points above the same ground.
 
@@ -141,7 +141,7 @@ def _band(
     inside = (edges[1:] >= top - reach) & (edges[:-1] <= bottom + reach)
     shape = (vertical, rows, columns)
     grown = ndimage.binary_dilation(inside.reshape(shape), np.ones((3, 3, 3), np.bool_))
-    return grown, distances[:, 2].reshape(rows, columns)
+    return np.asarray(grown, np.bool_), distances[:, 2].reshape(rows, columns)
 
 
 def restrict_to_points(grid: OccupancyGrid, points: NDArray[np.float32], margin: float) -> None:
@@ -157,7 +157,7 @@ def restrict_to_points(grid: OccupancyGrid, points: NDArray[np.float32], margin:
     """
     if len(points) < NEIGHBOURS:
         return
-    tree = cKDTree(points[:, 1:])
+    tree = KDTree(points[:, 1:])
     for expert in range(grid.experts):
         band, _ = _band(grid, expert, points, tree, margin)
         grid.allowed[grid.span(expert)] = band.ravel()
@@ -175,7 +175,7 @@ def admit_points(grid: OccupancyGrid, points: NDArray[np.float32], margin: float
     """
     if len(points) < NEIGHBOURS:
         return
-    tree = cKDTree(points[:, 1:])
+    tree = KDTree(points[:, 1:])
     for expert in range(grid.experts):
         band, distance = _band(grid, expert, points, tree, margin)
         opened = (band & (distance <= 4 * margin)[None]).ravel()

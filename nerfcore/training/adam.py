@@ -15,8 +15,6 @@ from torch import Tensor
 
 from nerfcore.field.parameters import Parameters, zeros_like
 
-numba.config.THREADING_LAYER = "omp"
-
 BETA1, BETA2, EPSILON = 0.9, 0.99, 1e-15
 _BLOCK = 4096
 
@@ -72,12 +70,12 @@ class Adam:
         correction = 1.0 / (1.0 - BETA2**self.step)
         for name, value in parameters.items():
             rate = rates[name.split(".")[0]] / bias1
-            moments = self.first[name], self.second[name]
+            grad, first, second = grads[name], self.first[name], self.second[name]
             if value.device.type == "cpu":
-                arrays = [t.view(-1).numpy() for t in (value, grads[name], *moments)]
-                _adam(*arrays, np.float32(rate), np.float32(correction))
+                flat = [t.view(-1).numpy() for t in (value, grad, first, second)]
+                _adam(*flat, np.float32(rate), np.float32(correction))  # pyright: ignore[reportCallIssue]
             else:
-                _adam_torch(value, grads[name], *moments, rate, correction)
+                _adam_torch(value, grad, first, second, rate, correction)
 
 
 def _adam_torch(

@@ -53,7 +53,8 @@ def ground_cells(
     """
     parts = [_image_blocks(store, image, ground) for image in range(len(store))]
     images = np.concatenate([np.full(len(p[0]), i) for i, p in enumerate(parts)])
-    rows, columns = (np.concatenate([p[n] for p in parts]) for n in (0, 1))
+    rows = np.concatenate([p[0] for p in parts])
+    columns = np.concatenate([p[1] for p in parts])
     hits = np.concatenate([p[2] for p in parts])
     square = ((hits[:, None, :] - partition.centroids[None, :, 1:]) ** 2).sum(-1)
     experts = square.argmin(1)

@@ -108,6 +108,7 @@ class _Run:
         self.validation = self._validation(dataset)
         self.checkpoints = CheckpointStore(folder, settings.keep_checkpoints)
         self.psnr: float | None = None
+        self.validated_step = -1
 
     def _scene(
         self, dataset: Dataset, partition: Partition, store: ImageStore, start: Path | None
@@ -157,7 +158,8 @@ class _Run:
                 self._validate(step)
             if step % s.save_step == 0 and step < s.outer_steps:
                 self._save(step)
-        self._validate(step)
+        if self.validated_step != step:
+            self._validate(step)
         return TrainResult(step, self._save(step), self.psnr, stopped)
 
     def _progress(self, step: int) -> float:
@@ -205,6 +207,7 @@ class _Run:
     def _validate(self, step: int) -> None:
         if self.validation is None:
             return
+        self.validated_step = step
         self.psnr = psnr_of(batch_mse(self.scene, self.validation))
         self.on_progress({"event": "validation", "step": step, "psnr": self.psnr})
 

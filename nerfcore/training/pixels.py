@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 
 from nerfcore.data.images import ImageStore
 
-numba.config.THREADING_LAYER = "omp"
-
 
 @dataclass(frozen=True)
 class RayBatch:

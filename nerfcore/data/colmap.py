@@ -1,0 +1,174 @@
+"""Owns reading a COLMAP model (binary or text, old and new layouts) through pycolmap.
+
+Poses are COLMAP's: world-to-camera, camera axes RDF, the model's own world (ECEF or local), float64
+metres. Pixel centres lie at +0.5.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pycolmap
+from numpy.typing import NDArray
+
+from nerfcore.data.colmap_check import RESTORE, check_model_files, find_model
+from nerfcore.data.storage import is_safe_relative
+from nerfcore.errors import DataError
+
+
+@dataclass(frozen=True, eq=False)
+class ColmapPoints:
+    """Sparse points in the model's world.
+
+    Attributes:
+        xyz_m: f64[P, 3].
+        rgb: u8[P, 3].
+        error_px: f64[P], mean reprojection error.
+        track_lengths: i32[P].
+        image_ids, point_ids: i32[T], rows of `ColmapModel.names` and of `xyz_m`.
+        xy_px: f64[T, 2], observed pixels in the source photographs.
+    """
+
+    xyz_m: NDArray[np.float64]
+    rgb: NDArray[np.uint8]
+    error_px: NDArray[np.float64]
+    track_lengths: NDArray[np.int32]
+    image_ids: NDArray[np.int32]
+    point_ids: NDArray[np.int32]
+    xy_px: NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class ColmapModel:
+    """Posed photographs of a COLMAP model, sorted by name.
+
+    Attributes:
+        folder: where the model was read from, for errors.
+        names: image names.
+        cam_from_world: f64[N, 3, 4].
+        cameras: the camera of each image.
+        points: sparse points with the tracks of these images.
+        unposed: number of images that COLMAP could not place (left out).
+    """
+
+    folder: Path
+    names: tuple[str, ...]
+    cam_from_world: NDArray[np.float64]
+    cameras: tuple[pycolmap.Camera, ...]
+    points: ColmapPoints
+    unposed: int
+
+
+def read_model(data_path: Path) -> ColmapModel:
+    """Read the COLMAP model below a flight's folder.
+
+    Args:
+        data_path: folder that holds model/ (or model/0, sparse/, sparse/0).
+
+    Raises:
+        DataError: files missing, empty or cut off; no posed image; duplicate or unsafe names;
+            non-finite poses, cameras or points.
+    """
+    folder = find_model(data_path)
+    check_model_files(folder)
+    try:
+        model = pycolmap.Reconstruction(str(folder))
+    except (ValueError, IndexError, KeyError, RuntimeError, OSError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise DataError(f"{folder}: not a consistent COLMAP model ({reason}); {RESTORE}") from error
+    posed = sorted(
+        (image for image in model.images.values() if image.has_pose), key=lambda image: image.name
+    )
+    names = tuple(image.name for image in posed)
+    _check_names(folder, names)
+    cam_from_world = np.array([_pose(image) for image in posed], np.float64)
+    cameras = tuple(model.cameras[image.camera_id] for image in posed)
+    _check_finite(folder, names, cam_from_world, cameras)
+    points = _read_points(folder, model, posed)
+    return ColmapModel(
+        folder, names, cam_from_world, cameras, points, model.num_images() - len(posed)
+    )
+
+
+def _pose(image: pycolmap.Image) -> NDArray[np.float64]:
+    """Return the pose f64[3, 4]; the quaternion is normalised, which pycolmap leaves to us."""
+    pose = image.cam_from_world()
+    quaternion = np.asarray(pose.rotation.quat, np.float64)
+    rotation = pycolmap.Rotation3d(quaternion / np.linalg.norm(quaternion)).matrix()
+    return np.column_stack([rotation, pose.translation])
+
+
+def _check_names(folder: Path, names: tuple[str, ...]) -> None:
+    if not names:
+        raise DataError(f"{folder}: 0 posed images; at least 2 are needed; {RESTORE}")
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise DataError(
+            f"{folder}: image name '{twice[0]}' occurs more than once ({len(twice)} such names); "
+            "names must be unique"
+        )
+    unsafe = [name for name in names if not is_safe_relative(name)]
+    if unsafe:
+        raise DataError(
+            f"{folder}: image name {unsafe[0]!r} is absolute or leaves the image folder "
+            f"({len(unsafe)} such names); use names relative to images/ without '..'"
+        )
+
+
+def _check_finite(
+    folder: Path,
+    names: tuple[str, ...],
+    cam_from_world: NDArray[np.float64],
+    cameras: tuple[pycolmap.Camera, ...],
+) -> None:
+    bad_poses = ~np.isfinite(cam_from_world).all(axis=(1, 2))
+    if bad_poses.any():
+        first = names[int(np.argmax(bad_poses))]
+        raise DataError(
+            f"{folder}: the pose of '{first}' is not finite ({int(bad_poses.sum())} such images); "
+            "remove the image from the model or register it again"
+        )
+    for name, camera in zip(names, cameras, strict=True):
+        if camera.width < 1 or camera.height < 1 or not np.isfinite(camera.params).all():
+            raise DataError(
+                f"{folder}: the camera of '{name}' is unusable ({camera.width}x{camera.height} px, "
+                f"parameters {camera.params_to_string()}); {RESTORE}"
+            )
+
+
+def _read_points(
+    folder: Path, model: pycolmap.Reconstruction, posed: list[pycolmap.Image]
+) -> ColmapPoints:
+    if any(not point.has_error() for point in model.points3D.values()):
+        model.update_point_3d_errors()
+    ids = list(model.points3D.keys())
+    rows = {point_id: row for row, point_id in enumerate(ids)}
+    points = [model.points3D[point_id] for point_id in ids]
+    xyz_m = np.array([point.xyz for point in points], np.float64).reshape(-1, 3)
+    error_px = np.array([point.error for point in points], np.float64)
+    unusable = ~(np.isfinite(xyz_m).all(axis=1) & np.isfinite(error_px))
+    if unusable.any():
+        raise DataError(
+            f"{folder}: {int(unusable.sum())} sparse points are not finite (first: point "
+            f"{ids[int(np.argmax(unusable))]}); {RESTORE}"
+        )
+    image_ids: list[int] = []
+    point_ids: list[int] = []
+    xy_px: list[NDArray[np.float64]] = []
+    for index, image in enumerate(posed):
+        for observation in image.get_observation_points2D():
+            row = rows.get(observation.point3D_id)
+            if row is not None:
+                image_ids.append(index)
+                point_ids.append(row)
+                xy_px.append(observation.xy)
+    return ColmapPoints(
+        xyz_m,
+        np.array([point.color for point in points], np.uint8).reshape(-1, 3),
+        error_px,
+        np.array([point.track.length() for point in points], np.int32),
+        np.array(image_ids, np.int32),
+        np.array(point_ids, np.int32),
+        np.array(xy_px, np.float64).reshape(-1, 2),
+    )

@@ -1,0 +1,155 @@
+"""Owns the check that COLMAP model files are whole, before pycolmap reads them.
+
+pycolmap trusts the counts inside binary files: a cut-off cameras.bin gives garbage parameters
+without an error, and a cut-off points3D.bin is read for ever. So each binary file's records are
+walked here, and the counts in the text files' headers are compared with their lines.
+"""
+
+import re
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import pycolmap
+
+from nerfcore.errors import DataError
+
+RESTORE = "copy the model again or export it anew from COLMAP"
+_NEEDED = ("cameras", "images", "points3D")
+_Walker = Callable[[bytes], int]
+
+
+def find_model(data_path: Path) -> Path:
+    """Return the folder of the COLMAP model of a flight: model/, model/0, sparse/ or sparse/0.
+
+    Raises:
+        DataError: none of them holds cameras.bin or cameras.txt.
+    """
+    if not data_path.is_dir():
+        raise DataError(f"{data_path}: no such folder; it must hold model/ and images/")
+    for name in ("model", "model/0", "sparse", "sparse/0"):
+        folder = data_path / name
+        if any((folder / f"{stem}{end}").is_file() for stem in _NEEDED for end in (".bin", ".txt")):
+            return folder
+    raise DataError(
+        f"{data_path / 'model'}: no COLMAP model (cameras, images and points3D as .bin or .txt; "
+        "model/0, sparse and sparse/0 were tried too); put one there"
+    )
+
+
+def check_model_files(folder: Path) -> None:
+    """Check that the model's files are there and whole.
+
+    Raises:
+        DataError: a file is missing, empty, cut off or longer than its records.
+    """
+    end = ".bin" if all((folder / f"{stem}.bin").is_file() for stem in _NEEDED) else ".txt"
+    if end == ".txt" and not any((folder / f"{stem}.txt").is_file() for stem in _NEEDED):
+        end = ".bin"
+    for stem in _NEEDED:
+        path = folder / f"{stem}{end}"
+        if not path.is_file():
+            raise DataError(f"{path}: missing from the COLMAP model; {RESTORE}")
+        if path.stat().st_size == 0:
+            raise DataError(f"{path}: empty; {RESTORE}")
+    for stem, walker in _WALKERS.items():
+        path = folder / f"{stem}{end}"
+        if not path.is_file():
+            continue
+        if end == ".txt":
+            _check_text(path)
+        else:
+            _check_binary(path, walker)
+
+
+def _check_binary(path: Path, walker: _Walker) -> None:
+    content = path.read_bytes()
+    try:
+        needed = walker(content)
+    except (struct.error, ValueError, IndexError) as error:
+        raise DataError(f"{path}: cut off or damaged at {len(content)} bytes; {RESTORE}") from error
+    if needed != len(content):
+        state = "cut off" if needed > len(content) else "damaged"
+        raise DataError(
+            f"{path}: {state}, {len(content)} bytes where its records need {needed}; {RESTORE}"
+        )
+
+
+def _check_text(path: Path) -> None:
+    lines = path.read_text(errors="replace").splitlines()
+    header = "\n".join(line for line in lines if line.startswith("#"))
+    listed = re.search(r"# Number of \w+: (\d+)", header)
+    if listed is None:
+        return
+    rows = [line for line in lines if not line.startswith("#")]
+    # images.txt has two lines per image, the second one empty when nothing was observed.
+    found = (
+        (len(rows) + 1) // 2 if path.stem == "images" else sum(bool(row.strip()) for row in rows)
+    )
+    if found != int(listed[1]):
+        raise DataError(
+            f"{path}: cut off, {found} entries where its header says {listed[1]}; {RESTORE}"
+        )
+
+
+def _walk_cameras(content: bytes) -> int:
+    (count,) = struct.unpack_from("<Q", content)
+    position = 8
+    parameter_counts: dict[int, int] = {}
+    for _ in range(count):
+        _, model, _, _ = struct.unpack_from("<IiQQ", content, position)
+        if model not in parameter_counts:
+            known = pycolmap.CameraModelId(model)
+            camera = pycolmap.Camera.create_from_model_id(1, known, 1.0, 1, 1)
+            parameter_counts[model] = len(camera.params)
+        position += 24 + 8 * parameter_counts[model]
+    return position
+
+
+def _walk_images(content: bytes) -> int:
+    (count,) = struct.unpack_from("<Q", content)
+    position = 8
+    for _ in range(count):
+        position = content.index(b"\0", position + 64) + 1
+        (observations,) = struct.unpack_from("<Q", content, position)
+        position += 8 + 24 * observations
+    return position
+
+
+def _walk_points(content: bytes) -> int:
+    (count,) = struct.unpack_from("<Q", content)
+    position = 8
+    read_length = struct.Struct("<Q").unpack_from
+    for _ in range(count):
+        position += 51 + 8 * read_length(content, position + 43)[0]
+    return position
+
+
+def _walk_rigs(content: bytes) -> int:
+    (count,) = struct.unpack_from("<Q", content)
+    position = 8
+    for _ in range(count):
+        _, sensors = struct.unpack_from("<II", content, position)
+        position += 16 if sensors else 8
+        for _ in range(max(0, sensors - 1)):
+            (has_pose,) = struct.unpack_from("<?", content, position + 8)
+            position += 9 + (56 if has_pose else 0)
+    return position
+
+
+def _walk_frames(content: bytes) -> int:
+    (count,) = struct.unpack_from("<Q", content)
+    position = 8
+    for _ in range(count):
+        (data_ids,) = struct.unpack_from("<I", content, position + 64)
+        position += 68 + 16 * data_ids
+    return position
+
+
+_WALKERS: dict[str, _Walker] = {
+    "cameras": _walk_cameras,
+    "images": _walk_images,
+    "points3D": _walk_points,
+    "rigs": _walk_rigs,
+    "frames": _walk_frames,
+}

@@ -1,0 +1,85 @@
+"""Owns loading a prepared dataset.
+
+See `nerfcore.data.records` for the records and their frames, and `nerfcore.data.storage` for the
+files. `scripts/prepare_dataset.py` writes datasets, `scripts/update_dataset.py` adds batches.
+"""
+
+from pathlib import Path
+
+from nerfcore.atomic import TEMPORARY_PREFIX
+from nerfcore.data.records import Batch, Dataset, ImageSet, SceneFrame, SparsePoints
+from nerfcore.data.storage import (
+    BATCH_FILE,
+    DATASET_FILE,
+    BatchRecord,
+    DatasetRecord,
+    read_image_set,
+    read_listing,
+    read_points,
+)
+from nerfcore.errors import DataError
+
+__all__ = [
+    "Batch",
+    "Dataset",
+    "ImageSet",
+    "SceneFrame",
+    "SparsePoints",
+    "load_batch",
+    "load_dataset",
+]
+
+
+def load_dataset(root: Path, *, checksum: bool = False) -> Dataset:
+    """Load a prepared dataset without decoding its photographs.
+
+    Args:
+        root: folder that holds dataset.json.
+        checksum: also compare every photograph with its checksum (reads all of them).
+
+    Raises:
+        DataError: the folder, a listed file, the format version, a checksum or a shape is wrong.
+    """
+    if not (root / DATASET_FILE).is_file():
+        raise DataError(
+            f"{root}: not a prepared dataset ({DATASET_FILE} is missing); make it with "
+            "scripts/prepare_dataset.py"
+        )
+    listing = read_listing(root / DATASET_FILE, DatasetRecord)
+    train = read_image_set(root, listing.train, checksum=checksum)
+    if len(train) == 0:
+        raise DataError(f"{root / DATASET_FILE}: train.images is empty; at least 1 is needed")
+    return Dataset(
+        root,
+        listing.frame.to_frame(),
+        train,
+        read_image_set(root, listing.val, checksum=checksum),
+        _load_batches(root / "continual", checksum=checksum),
+        read_points(root, listing.points),
+    )
+
+
+def load_batch(folder: Path, *, checksum: bool = False) -> Batch:
+    """Load one later batch from its folder (the folder's name is the batch's).
+
+    Raises:
+        DataError: as `load_dataset`.
+    """
+    listing = read_listing(folder / BATCH_FILE, BatchRecord)
+    return Batch(
+        folder.name,
+        read_image_set(folder, listing.adapt, checksum=checksum),
+        read_image_set(folder, listing.heldout, checksum=checksum),
+        read_points(folder, listing.points),
+    )
+
+
+def _load_batches(folder: Path, *, checksum: bool) -> dict[str, Batch]:
+    if not folder.is_dir():
+        return {}
+    names = sorted(
+        path.name
+        for path in folder.iterdir()
+        if path.is_dir() and not path.name.startswith(TEMPORARY_PREFIX)
+    )
+    return {name: load_batch(folder / name, checksum=checksum) for name in names}

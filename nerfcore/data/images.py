@@ -1,0 +1,236 @@
+"""Owns photographs in memory: decoding, downscaling, and one flat pixel buffer over all of them.
+
+Pixels are uint8 sRGB in RGB order, row-major. EXIF orientation is ignored, as COLMAP ignores it:
+its intrinsics belong to the stored rows and columns. Pixel centres lie at +0.5.
+"""
+
+import os
+import tempfile
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import IO
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from nerfcore.data.records import ImageSet
+from nerfcore.errors import DataError
+
+DEFAULT_BUDGET_BYTES = 8 * 1024**3
+_READ_RGB = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+
+
+def _is_cut_off(content: bytes) -> bool:
+    """Tell whether a JPEG or PNG lacks its end (decoders fill the rest with grey, silently)."""
+    if content.startswith(b"\x89PNG"):
+        return b"IEND" not in content[-64:]
+    if not content.startswith(b"\xff\xd8"):
+        return False
+    position = 2
+    while position + 4 <= len(content) and content[position + 1] != 0xDA:
+        position += 2 + int.from_bytes(content[position + 2 : position + 4], "big")
+    return content.find(b"\xff\xd9", position) < 0
+
+
+def decode_photograph(content: bytes, origin: Path) -> NDArray[np.uint8]:
+    """Decode an image file's bytes to RGB u8[H, W, 3].
+
+    Args:
+        content: the file's bytes.
+        origin: its path, for the error.
+
+    Raises:
+        DataError: empty, cut off, or not an image.
+    """
+    image = None
+    if content and not _is_cut_off(content):
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), _READ_RGB)
+    if image is None:
+        state = "empty" if not content else "cut off" if _is_cut_off(content) else "not an image"
+        raise DataError(
+            f"{origin}: unreadable photograph ({state}, {len(content)} bytes); restore the file"
+        )
+    return np.asarray(image, np.uint8)
+
+
+def read_photograph(path: Path) -> NDArray[np.uint8]:
+    """Read an image file as RGB u8[H, W, 3].
+
+    Raises:
+        DataError: missing, empty, cut off, or not an image.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: unreadable photograph ({error.strerror})") from error
+    return decode_photograph(content, path)
+
+
+def read_mask(path: Path) -> NDArray[np.uint8]:
+    """Read a validity mask u8[H, W] (255 = valid).
+
+    Raises:
+        DataError: missing or unreadable.
+    """
+    mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+    if mask is None:
+        raise DataError(f"{path}: unreadable mask; prepare the dataset again with --overwrite")
+    return np.asarray(mask, np.uint8)
+
+
+def scaled_size(width_px: int, height_px: int, downscale: float) -> tuple[int, int]:
+    """Return the size of an image multiplied by `downscale` (rounded, at least 1 px)."""
+    return max(1, round(width_px * downscale)), max(1, round(height_px * downscale))
+
+
+def _joined(sets: Iterable[ImageSet]) -> ImageSet:
+    every = list(sets)
+    return ImageSet(
+        tuple(name for one in every for name in one.names),
+        tuple(path for one in every for path in one.paths),
+        tuple(path for one in every for path in one.valid_paths),
+        np.concatenate([one.c2w for one in every]),
+        np.concatenate([one.intrinsics for one in every]),
+        np.concatenate([one.widths_px for one in every]),
+        np.concatenate([one.heights_px for one in every]),
+    )
+
+
+class ImageStore:
+    """All pixels of some image sets at one scale, images of different sizes allowed.
+
+    Pixel (row, column) of image i is `pixels[offsets[i] + row * widths[i] + column]`.
+
+    Attributes:
+        names: image names.
+        pixels: u8[total, 3], sRGB.
+        valid: bool[total], or None when every pixel is valid.
+        offsets: i64[N], first pixel of each image.
+        widths, heights: i32[N], px after downscaling.
+        intrinsics: f32[N, 4], fx, fy, cx, cy in px after downscaling.
+        c2w: f32[N, 3, 4], camera (RUB) to world.
+    """
+
+    def __init__(
+        self,
+        images: ImageSet | Iterable[ImageSet],
+        downscale: float = 1.0,
+        *,
+        budget_bytes: int = DEFAULT_BUDGET_BYTES,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        """Decode the images on all cores.
+
+        Args:
+            images: one or several sets, joined in order.
+            downscale: factor the size is multiplied by, 0 < x <= 1 (area averaging).
+            budget_bytes: above this, the buffer is an unnamed temporary file, mapped into memory.
+            on_progress: called with (images done, images in all).
+
+        Raises:
+            DataError: a photograph is unreadable or not of its listed size; downscale out of range.
+        """
+        if not 0.0 < downscale <= 1.0:
+            raise DataError(f"downscale: {downscale} is outside 0 < downscale <= 1")
+        every = _joined([images] if isinstance(images, ImageSet) else images)
+        self.names = every.names
+        self.c2w = every.c2w
+        sizes = np.array(
+            [
+                scaled_size(int(w), int(h), downscale)
+                for w, h in zip(every.widths_px, every.heights_px, strict=True)
+            ],
+            np.int32,
+        ).reshape(-1, 2)
+        self.widths, self.heights = sizes[:, 0].copy(), sizes[:, 1].copy()
+        factors = sizes / np.stack([every.widths_px, every.heights_px], axis=1)
+        self.intrinsics = (every.intrinsics * np.tile(factors, 2)).astype(np.float32)
+        counts = sizes.astype(np.int64).prod(axis=1)
+        self.offsets = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int64)[: len(counts)]
+        total = int(counts.sum())
+        self._file: IO[bytes] | None = None
+        self.pixels = self._buffer(total, budget_bytes)
+        masked = any(path is not None for path in every.valid_paths)
+        self.valid: NDArray[np.bool_] | None = np.ones(total, np.bool_) if masked else None
+        self._fill(every, on_progress)
+
+    def _buffer(self, total: int, budget_bytes: int) -> NDArray[np.uint8]:
+        if total * 3 <= budget_bytes:
+            return np.empty((total, 3), np.uint8)
+        # An unnamed file: the system frees it when the store is closed or the process is killed.
+        self._file = tempfile.TemporaryFile(prefix="skyline-pixels-")  # noqa: SIM115
+        return np.memmap(self._file, np.uint8, "w+", shape=(total, 3))  # pyright: ignore
+
+    def _fill(self, every: ImageSet, on_progress: Callable[[int, int], None] | None) -> None:
+        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+            jobs = [pool.submit(self._load, every, i) for i in range(len(every))]
+            try:
+                for done, job in enumerate(jobs, start=1):
+                    job.result()
+                    if on_progress is not None:
+                        on_progress(done, len(jobs))
+            finally:
+                for job in jobs:
+                    job.cancel()
+
+    def _load(self, every: ImageSet, index: int) -> None:
+        path, mask_path = every.paths[index], every.valid_paths[index]
+        listed = (int(every.heights_px[index]), int(every.widths_px[index]))
+        picture = read_photograph(path)
+        _check_size(path, picture.shape[:2], listed)
+        size = (int(self.widths[index]), int(self.heights[index]))
+        self.image(index)[...] = _shrunk(picture, size)
+        if mask_path is not None:
+            mask = read_mask(mask_path)
+            _check_size(mask_path, mask.shape, listed)
+            # A reduced pixel counts only when all it averages is valid.
+            self.valid_mask(index)[...] = _shrunk(mask, size) == 255
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def _span(self, index: int) -> slice:
+        start = int(self.offsets[index])
+        return slice(start, start + int(self.widths[index]) * int(self.heights[index]))
+
+    def image(self, index: int) -> NDArray[np.uint8]:
+        """Return image `index` as a view, u8[H, W, 3]."""
+        shape = (int(self.heights[index]), int(self.widths[index]), 3)
+        return self.pixels[self._span(index)].reshape(shape)
+
+    def valid_mask(self, index: int) -> NDArray[np.bool_]:
+        """Return which pixels of image `index` are valid, bool[H, W] (a view when any is not)."""
+        shape = (int(self.heights[index]), int(self.widths[index]))
+        if self.valid is None:
+            return np.ones(shape, np.bool_)
+        return self.valid[self._span(index)].reshape(shape)
+
+    def close(self) -> None:
+        """Give the pixels' memory or temporary file back; the store is empty afterwards."""
+        self.pixels = np.empty((0, 3), np.uint8)
+        self.valid = None
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def __enter__(self) -> "ImageStore":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _shrunk(picture: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    if (picture.shape[1], picture.shape[0]) == size:
+        return picture
+    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _check_size(path: Path, found: tuple[int, ...], listed: tuple[int, int]) -> None:
+    if tuple(found) != listed:
+        raise DataError(
+            f"{path}: {found[1]}x{found[0]} px, listed {listed[1]}x{listed[0]}; prepare the "
+            "dataset again with --overwrite"
+        )

@@ -1,0 +1,135 @@
+"""Owns the partition of a scene into experts, and its file.
+
+World frame DRB (index 0 vertical, positive down; 1 and 2 horizontal), scaled units. Expert c owns a
+point x when d_c(x)^2 <= boundary_margin^2 * min_k d_k(x)^2, so neighbours overlap near borders.
+With `cluster_2d` distances use the horizontal axes only.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from nerfcore import atomic
+from nerfcore.errors import DataError
+
+FORMAT_VERSION = 1
+PARTITION_FILE = "partition.json"
+REMAKE = "make it again with scripts/create_clusters.py"
+
+_Vector = tuple[float, float, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Partition:
+    """Which expert owns which part of the scene.
+
+    Attributes:
+        name: folder name below `masks/`.
+        centroids: f32[K, 3], world.
+        box_mins, box_maxs: f32[K, 3], each expert's box: the extent of what it owns, inside `aabb`.
+        aabb: f32[2, 3], the whole scene's box (minimum, maximum).
+        cluster_2d: distances use the horizontal axes only.
+        boundary_margin: >= 1, how far experts overlap.
+        grid_dim: cells per axis: 2 values = axes 1 and 2, 3 values = axes 0, 1 and 2.
+    """
+
+    name: str
+    centroids: NDArray[np.float32]
+    box_mins: NDArray[np.float32]
+    box_maxs: NDArray[np.float32]
+    aabb: NDArray[np.float32]
+    cluster_2d: bool
+    boundary_margin: float
+    grid_dim: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.centroids)
+
+
+class _PartitionRecord(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    format_version: Literal[1]
+    centroids: list[_Vector] = Field(min_length=1)
+    box_mins: list[_Vector]
+    box_maxs: list[_Vector]
+    aabb: tuple[_Vector, _Vector]
+    cluster_2d: bool
+    boundary_margin: float = Field(ge=1.0)
+    grid_dim: list[int] = Field(min_length=1, max_length=3)
+    settings: dict[str, float | int | bool | str] = {}
+
+
+def load_partition(path: Path) -> Partition:
+    """Load a partition.
+
+    Args:
+        path: the folder `masks/<name>` or its partition.json.
+
+    Raises:
+        DataError: missing, not JSON, a field is wrong, or a box is empty.
+    """
+    file = path if path.name == PARTITION_FILE else path / PARTITION_FILE
+    try:
+        raw = file.read_text()
+    except OSError as error:
+        raise DataError(f"{file}: missing or unreadable; {REMAKE}") from error
+    try:
+        record = _PartitionRecord.model_validate_json(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "content"
+        raise DataError(f"{file}: {where}: {first['msg']}; {REMAKE}") from error
+    partition = Partition(
+        file.parent.name,
+        np.array(record.centroids, np.float32),
+        np.array(record.box_mins, np.float32),
+        np.array(record.box_maxs, np.float32),
+        np.array(record.aabb, np.float32),
+        record.cluster_2d,
+        record.boundary_margin,
+        tuple(record.grid_dim),
+    )
+    _check_boxes(file, partition)
+    return partition
+
+
+def save_partition(
+    folder: Path, partition: Partition, settings: dict[str, float | int | bool | str] | None = None
+) -> Path:
+    """Write `folder`/partition.json atomically and return its path.
+
+    Args:
+        folder: `masks/<name>`; made when missing.
+        settings: how it was made, kept for the reader's information.
+    """
+    content = {
+        "format_version": FORMAT_VERSION,
+        "grid_dim": list(partition.grid_dim),
+        "cluster_2d": partition.cluster_2d,
+        "boundary_margin": partition.boundary_margin,
+        "aabb": partition.aabb.tolist(),
+        "centroids": partition.centroids.tolist(),
+        "box_mins": partition.box_mins.tolist(),
+        "box_maxs": partition.box_maxs.tolist(),
+        "settings": settings or {},
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    atomic.write_text(folder / PARTITION_FILE, json.dumps(content, indent=1) + "\n")
+    return folder / PARTITION_FILE
+
+
+def _check_boxes(file: Path, partition: Partition) -> None:
+    count = len(partition)
+    if not (len(partition.box_mins) == len(partition.box_maxs) == count):
+        raise DataError(f"{file}: box_mins and box_maxs must hold {count} boxes each; {REMAKE}")
+    if not (partition.aabb[0] < partition.aabb[1]).all():
+        raise DataError(f"{file}: aabb: the minimum must lie below the maximum; {REMAKE}")
+    empty = ~(partition.box_mins < partition.box_maxs).all(axis=1)
+    if empty.any():
+        raise DataError(f"{file}: box of expert {int(np.argmax(empty))} is empty; {REMAKE}")

@@ -1,0 +1,214 @@
+"""Owns writing one image set: photographs, masks, cameras, and their records.
+
+Work is spread over cores by threads: decoding, warping and hashing release the interpreter's lock.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pycolmap
+from numpy.typing import NDArray
+
+from nerfcore.data.borders import border_mask
+from nerfcore.data.colmap import ColmapModel, ColmapPoints
+from nerfcore.data.images import decode_photograph
+from nerfcore.data.records import SceneFrame, SparsePoints
+from nerfcore.data.storage import (
+    FileRecord,
+    ImageRecord,
+    SplitRecord,
+    describe_file,
+    write_cameras,
+    write_points,
+)
+from nerfcore.data.undistort import Undistortion
+from nerfcore.errors import DataError
+
+OnProgress = Callable[[int, int], None]
+_JPEG = [cv2.IMWRITE_JPEG_QUALITY, 97, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, 0x111111]
+_LISTED = 10
+
+
+@dataclass(frozen=True, eq=False)
+class Photograph:
+    """A source photograph, how to undistort it, and its pose c2w f64[3, 4] in the world."""
+
+    name: str
+    path: Path
+    undistortion: Undistortion
+    c2w: NDArray[np.float64]
+
+
+def undistortions(cameras: Sequence[pycolmap.Camera]) -> list[Undistortion]:
+    """Return one undistortion per image; images of the same camera share it."""
+    keys = [(one.model_name, one.width, one.height, one.params_to_string()) for one in cameras]
+    uses = Counter(keys)
+    made: dict[tuple[str, int, int, str], Undistortion] = {}
+    for key, camera in zip(keys, cameras, strict=True):
+        if key not in made:
+            made[key] = Undistortion(camera, keep_maps=uses[key] > 1)
+    return [made[key] for key in keys]
+
+
+def find_photographs(folder: Path, names: Sequence[str]) -> list[Path]:
+    """Return the photographs' paths.
+
+    Raises:
+        DataError: some are missing (the first ten and their number).
+    """
+    paths = [folder / name for name in names]
+    missing = [name for name, path in zip(names, paths, strict=True) if not path.is_file()]
+    if missing:
+        shown = ", ".join(missing[:_LISTED]) + (", ..." if len(missing) > _LISTED else "")
+        raise DataError(
+            f"{folder}: {len(missing)} of {len(names)} photographs of the model are missing: "
+            f"{shown}; copy them there or remove them from the model"
+        )
+    return paths
+
+
+def write_image_set(
+    root: Path, folder: str, photographs: Sequence[Photograph], on_progress: OnProgress
+) -> SplitRecord:
+    """Write photographs, masks and cameras below `root`/`folder`.
+
+    Args:
+        root: where the listing JSON will lie.
+        folder: the set's folder, relative to root.
+        photographs: the set, in order.
+        on_progress: called with 1 for each photograph done, and the number of all.
+
+    Raises:
+        DataError: a photograph is unreadable or not of its camera's size.
+    """
+    for part in ("rgbs", "valid"):
+        (root / folder / part).mkdir(parents=True)
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        jobs = [
+            pool.submit(_write_photograph, root, f"{folder}/%s/{index:06d}", photograph)
+            for index, photograph in enumerate(photographs)
+        ]
+        try:
+            images = []
+            for job in jobs:
+                images.append(job.result())
+                on_progress(len(images), len(jobs))
+        finally:
+            for job in jobs:
+                job.cancel()
+    if not any(image.valid for image in images):
+        (root / folder / "valid").rmdir()
+    write_cameras(
+        root / folder / "cameras.npz",
+        np.array([photograph.c2w for photograph in photographs]).reshape(-1, 3, 4),
+        np.array([one.undistortion.intrinsics for one in photographs]).reshape(-1, 4),
+    )
+    return SplitRecord(cameras=describe_file(root, f"{folder}/cameras.npz"), images=images)
+
+
+def _write_photograph(root: Path, pattern: str, photograph: Photograph) -> ImageRecord:
+    content = photograph.path.read_bytes()
+    source = decode_photograph(content, photograph.path)
+    undistortion = photograph.undistortion
+    found = (source.shape[1], source.shape[0])
+    if found != undistortion.source_size:
+        raise DataError(
+            f"{photograph.path}: {found[0]}x{found[1]} px, but its camera says "
+            f"{undistortion.source_size[0]}x{undistortion.source_size[1]}; use the photographs the "
+            "model was made from, at that size"
+        )
+    picture, invalid = undistortion.apply(source, border_mask(source))
+    suffix = photograph.path.suffix.lower()
+    if undistortion.is_identity:
+        rgb = pattern % "rgbs" + suffix
+        (root / rgb).write_bytes(content)
+    else:
+        rgb = pattern % "rgbs" + (".jpg" if suffix in (".jpg", ".jpeg") else ".png")
+        _write_picture(root / rgb, picture)
+    valid = None
+    if invalid is not None:
+        mask = pattern % "valid" + ".png"
+        _write_picture(root / mask, np.where(invalid, 0, 255).astype(np.uint8))
+        valid = describe_file(root, mask)
+    return ImageRecord(
+        name=photograph.name,
+        rgb=describe_file(root, rgb),
+        valid=valid,
+        width_px=undistortion.width_px,
+        height_px=undistortion.height_px,
+    )
+
+
+def _write_picture(path: Path, picture: NDArray[np.uint8]) -> None:
+    bgr = picture if picture.ndim == 2 else cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+    done, content = cv2.imencode(path.suffix, bgr, _JPEG if path.suffix == ".jpg" else [])
+    if not done:
+        raise DataError(f"{path.name}: could not be encoded as {path.suffix}")
+    path.write_bytes(content.tobytes())
+
+
+def sparse_points(
+    model: ColmapModel,
+    points_enu_m: NDArray[np.float64],
+    frame: SceneFrame,
+    lenses: Sequence[Undistortion],
+    keep_points: NDArray[np.bool_],
+    keep_images: NDArray[np.bool_],
+) -> SparsePoints | None:
+    """Return the kept points in the world, with the kept images' tracks.
+
+    Args:
+        model: the source.
+        points_enu_m: f64[P, 3].
+        frame: the world.
+        lenses: undistortion of each image; observations are moved to the stored photograph.
+        keep_points: bool[P].
+        keep_images: bool[N].
+
+    Returns:
+        None when no point is kept.
+    """
+    if not keep_points.any():
+        return None
+    source = model.points
+    new_point = np.cumsum(keep_points, dtype=np.int32) - 1
+    new_image = np.cumsum(keep_images, dtype=np.int32) - 1
+    kept = keep_points[source.point_ids] & keep_images[source.image_ids]
+    xy_px = _undistorted(source, kept, lenses)
+    # Observations outside a lens's domain have no place in the pinhole's photograph.
+    kept[kept] = np.isfinite(xy_px).all(axis=1)
+    xy_px = xy_px[np.isfinite(xy_px).all(axis=1)]
+    return SparsePoints(
+        frame.enu_m_to_world(points_enu_m[keep_points]).astype(np.float32),
+        source.rgb[keep_points],
+        source.error_px[keep_points].astype(np.float32),
+        source.track_lengths[keep_points],
+        tuple(name for name, keep in zip(model.names, keep_images, strict=True) if keep),
+        new_image[source.image_ids[kept]].astype(np.int32),
+        new_point[source.point_ids[kept]].astype(np.int32),
+        xy_px.astype(np.float32),
+    )
+
+
+def _undistorted(
+    source: ColmapPoints, kept: NDArray[np.bool_], lenses: Sequence[Undistortion]
+) -> NDArray[np.float64]:
+    xy_px, image_ids = source.xy_px[kept].copy(), source.image_ids[kept]
+    for index in np.unique(image_ids):
+        seen = image_ids == index
+        xy_px[seen] = lenses[index].points(xy_px[seen])
+    return xy_px
+
+
+def save_points(root: Path, points: SparsePoints | None) -> FileRecord | None:
+    """Write points.npz below root and return its record (None: nothing written)."""
+    if points is None:
+        return None
+    write_points(root / "points.npz", points)
+    return describe_file(root, "points.npz")

@@ -1,0 +1,298 @@
+"""Owns the render queue: the newest pose wins and is rendered coarse to fine.
+
+`update_camera` returns at once; one worker thread renders each accepted pose as a series of ever
+larger pictures (rungs). The first rung is sized so that it fits the frame budget at the measured
+speed, so a moving camera always gets pictures; later rungs are abandoned between chunks of rays as
+soon as a newer pose is asked for.
+
+No way back: once a picture of update k is ready, read or not, nothing of an earlier update is ever
+given out; within an update pictures only get finer. All state lies behind one lock, and pictures
+enter it in one place that compares (update, rung) with what was ready before.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nerfcore.errors import NerfcoreError
+from nerfcore.geometry.camera import Camera, Rendered
+from nerfcore.viewer.reasons import reason_of
+from nerfcore.viewer.sharing import TimedRender
+
+RenderFunction = Callable[[Camera, Callable[[], bool]], TimedRender | None]
+
+MOVING_BUDGET_S: Final = 0.1
+FOLLOWING_BUDGET_S: Final = 0.5
+COARSEST_DIVISOR: Final = 32
+NARROWEST_PX: Final = 32
+FIRST_GUESS_RAYS_PER_S: Final = 30_000.0
+
+_log = logging.getLogger(__name__)
+
+
+class RenderFailedError(NerfcoreError):
+    """A render raised; the queue goes on with the next pose. The cause is chained."""
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """One rung of one update.
+
+    Attributes:
+        update: number of the update it shows (1, 2, ...).
+        rung: 0 is the coarsest of its series.
+        is_final: at full size, nothing finer follows.
+        camera: the view at this rung's size.
+        rendered: colour, depth and opacity.
+        busy_s: time the render held the model, s.
+    """
+
+    update: int
+    rung: int
+    is_final: bool
+    camera: Camera
+    rendered: Rendered
+    busy_s: float
+
+
+@dataclass(frozen=True, eq=False)
+class _Request:
+    number: int
+    camera: Camera
+    budget_s: float
+
+
+def same_view(a: Camera, b: Camera) -> bool:
+    """Say whether two cameras give the same picture."""
+    return (
+        (a.fx, a.fy, a.cx, a.cy, a.width_px, a.height_px)
+        == (b.fx, b.fy, b.cx, b.cy, b.width_px, b.height_px)
+    ) and np.array_equal(a.c2w, b.c2w)
+
+
+def ladder(camera: Camera, first_rays: float) -> tuple[Camera, ...]:
+    """Return the series of cameras from coarse to full size, each rung doubling the width.
+
+    Args:
+        camera: the view at full size.
+        first_rays: most rays of the first rung (it is never narrower than `NARROWEST_PX` or
+            coarser than 1 / `COARSEST_DIVISOR`, whatever this says).
+    """
+    divisor = 1
+    while (
+        camera.width_px * camera.height_px > first_rays * divisor**2
+        and divisor < COARSEST_DIVISOR
+        and camera.width_px >= NARROWEST_PX * divisor * 2
+    ):
+        divisor *= 2
+    rungs: list[Camera] = []
+    while divisor > 1:
+        rungs.append(camera.scaled_to(round(camera.width_px / divisor)))
+        divisor //= 2
+    return (*rungs, camera)
+
+
+class RenderQueue:
+    """Renders the newest camera asked for, coarse to fine, on a thread of its own.
+
+    Args:
+        render: renders one camera; asks its second argument between chunks of rays and returns
+            None when that said True.
+        on_news: called on the worker thread, without the lock, after a picture or an error became
+            ready.
+        name: of the worker thread.
+    """
+
+    def __init__(
+        self,
+        render: RenderFunction,
+        *,
+        on_news: Callable[[], None] | None = None,
+        name: str = "render-queue",
+    ) -> None:
+        self._render = render
+        self._on_news = on_news
+        self._changed = threading.Condition()
+        self._request: _Request | None = None
+        self._taken = 0
+        self._is_busy = False
+        self._ready_mark = (0, -1)
+        self._unread: Picture | None = None
+        self._error: tuple[int, Exception] | None = None
+        self._is_failed = False
+        self._is_refresh_due = False
+        self._is_closed = False
+        self._rays_per_s = FIRST_GUESS_RAYS_PER_S
+        self._worker = threading.Thread(target=self._work, name=name, daemon=True)
+        self._worker.start()
+
+    def update_camera(self, camera: Camera) -> int:
+        """Ask for a view; the same view again is ignored, unless its render failed.
+
+        Returns:
+            The number of the update that shows this view.
+
+        Raises:
+            RuntimeError: the queue is closed.
+        """
+        with self._changed:
+            current = self._request
+            if current is not None and not self._is_failed and same_view(current.camera, camera):
+                return current.number
+            return self._ask(camera, MOVING_BUDGET_S)
+
+    def refresh(self, *, after_this: bool = False) -> int | None:
+        """Render the newest view again because the scene changed.
+
+        Args:
+            after_this: let the running series come to its end first.
+
+        Returns:
+            The number of the update that will show it; None before any view, after `close`, and
+            where the number is not given yet because a series runs.
+        """
+        with self._changed:
+            if self._request is None or self._is_closed:
+                return None
+            if after_this and self._has_work():
+                self._is_refresh_due = True
+                return None
+            return self._ask(self._request.camera, FOLLOWING_BUDGET_S)
+
+    def get_picture(self) -> Picture | None:
+        """Return the newest picture not yet returned, or None.
+
+        Raises:
+            RenderFailedError: a render failed since the last call (said once).
+        """
+        with self._changed:
+            if self._error is not None:
+                (number, cause), self._error = self._error, None
+                raise RenderFailedError(f"view {number}: {reason_of(cause)}") from cause
+            picture, self._unread = self._unread, None
+            return picture
+
+    def get_rgb_image(self) -> NDArray[np.float32] | None:
+        """Return the newest unread picture's colour, f32[H, W, 3] sRGB in [0, 1], or None."""
+        picture = self.get_picture()
+        return None if picture is None else picture.rendered.rgb
+
+    def wait_until_still(self, timeout_s: float) -> bool:
+        """Wait until every accepted view is rendered to its end; False when time ran out."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._has_work(), timeout_s)
+
+    def is_still(self) -> bool:
+        """Say whether every accepted view is rendered to its end."""
+        with self._changed:
+            return not self._has_work()
+
+    def close(self) -> None:
+        """Take no more views and abandon the running render; returns at once."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
+
+    def join(self, timeout_s: float) -> bool:
+        """Wait for the worker's end after `close`; False when it still runs."""
+        self._worker.join(timeout_s)
+        return not self._worker.is_alive()
+
+    def _ask(self, camera: Camera, budget_s: float) -> int:
+        if self._is_closed:
+            raise RuntimeError("the render queue is closed")
+        number = 1 if self._request is None else self._request.number + 1
+        self._request = _Request(number, camera, budget_s)
+        self._is_failed = False
+        self._is_refresh_due = False
+        self._changed.notify_all()
+        return number
+
+    def _has_work(self) -> bool:
+        waiting = self._request is not None and self._request.number > self._taken
+        return not self._is_closed and (waiting or self._is_busy)
+
+    def _work(self) -> None:
+        while (request := self._next_request()) is not None:
+            self._render_series(request)
+            with self._changed:
+                self._is_busy = False
+                if self._is_refresh_due and not self._has_work() and not self._is_closed:
+                    self._ask(request.camera, FOLLOWING_BUDGET_S)
+                self._changed.notify_all()
+
+    def _next_request(self) -> _Request | None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._is_closed or self._has_work())
+            if self._is_closed or self._request is None:
+                return None
+            self._is_busy = True
+            self._taken = self._request.number
+            return self._request
+
+    def _render_series(self, request: _Request) -> None:
+        cameras = ladder(request.camera, self._rays_per_s * request.budget_s)
+        for rung, camera in enumerate(cameras):
+            try:
+                shot = self._render(camera, self._abandon_rule(request.number, rung))
+            except Exception as error:  # noqa: BLE001 - the caller gets it, whatever it is
+                self._fail(request.number, error)
+                return
+            if shot is None:
+                return
+            is_final = rung == len(cameras) - 1
+            self._learn_speed(camera, shot.busy_s)
+            self._deliver(
+                Picture(request.number, rung, is_final, camera, shot.rendered, shot.busy_s)
+            )
+            if self._is_superseded(request.number):
+                return
+
+    def _abandon_rule(self, number: int, rung: int) -> Callable[[], bool]:
+        # The first rung is finished even when a newer pose waits: under a steady stream of poses
+        # no picture would ever be ready otherwise.
+        if rung == 0:
+            return lambda: self._is_closed
+        return lambda: self._is_superseded(number)
+
+    def _is_superseded(self, number: int) -> bool:
+        with self._changed:
+            newest = self._request
+            return self._is_closed or newest is None or newest.number > number
+
+    def _learn_speed(self, camera: Camera, busy_s: float) -> None:
+        if busy_s > 0:
+            measured = camera.width_px * camera.height_px / busy_s
+            self._rays_per_s = 0.5 * self._rays_per_s + 0.5 * measured
+
+    def _deliver(self, picture: Picture) -> None:
+        mark = (picture.update, picture.rung)
+        with self._changed:
+            if self._is_closed or mark <= self._ready_mark:
+                return
+            self._ready_mark = mark
+            self._unread = picture
+            if self._error is not None and self._error[0] < picture.update:
+                self._error = None
+        self._tell()
+
+    def _fail(self, number: int, error: Exception) -> None:
+        with self._changed:
+            if self._is_closed or number < self._ready_mark[0]:
+                return
+            self._error = (number, error)
+            self._is_failed = self._request is not None and self._request.number == number
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._on_news is None:
+            return
+        try:
+            self._on_news()
+        except Exception:  # noqa: BLE001 - the listener's fault must not end the worker
+            _log.exception("the listener of a render queue failed")

@@ -1,0 +1,164 @@
+"""An analytic scene for viewer tests: coloured boxes on a green ground under an empty sky.
+
+It is ray-cast exactly, so a picture in the browser can be compared with the truth. `BoxesAdapter`
+paints the tower another colour, step by step, as adaptation to a changed building would.
+"""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from nerfcore.data.records import SceneFrame
+from nerfcore.geometry.camera import Camera, Rendered
+from nerfcore.geometry.geodesy import GeoPoint
+
+SCALE_M = 100.0
+FLIGHT_HEIGHT_M = 80.0
+CHUNK_RAYS = 8192
+SUN = np.array([0.25, 0.35, 0.9])
+GROUND_RGB = np.array([0.25, 0.5, 0.2])
+SKY_RGB = np.array([0.55, 0.75, 0.95])
+TOWER_RGB = np.array([0.85, 0.15, 0.1])
+CHANGED_RGB = np.array([0.1, 0.2, 0.9])
+# East, North, Up in metres: low corner, high corner, colour.
+BOXES = [
+    ((-15, -15, 0), (15, 15, 45), TOWER_RGB),
+    ((30, -10, 0), (60, 25, 20), np.array([0.9, 0.8, 0.2])),
+    ((-60, 10, 0), (-30, 40, 12), np.array([0.6, 0.3, 0.7])),
+    ((-10, 40, 0), (40, 70, 25), np.array([0.8, 0.8, 0.8])),
+]
+
+
+def make_frame() -> SceneFrame:
+    """A frame whose world origin lies at flight height above the middle of the boxes."""
+    return SceneFrame(
+        SCALE_M,
+        np.array([-FLIGHT_HEIGHT_M, 0.0, 0.0]),
+        GeoPoint(47.0, 8.0, 400.0),
+        (0.0, FLIGHT_HEIGHT_M),
+    )
+
+
+class BoxesScene:
+    """The boxes; `fail_next` makes the next renders raise, `rays_rendered` counts."""
+
+    def __init__(self) -> None:
+        self.frame = make_frame()
+        self.tower_rgb = TOWER_RGB.copy()
+        self.fail_next = 0
+        self.users = 0
+        self.most_users = 0
+        self._count_lock = threading.Lock()
+
+    def render(
+        self,
+        camera: Camera,
+        *,
+        max_samples: int | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> Rendered | None:
+        del max_samples
+        if self.fail_next > 0:
+            self.fail_next -= 1
+            raise RuntimeError("the boxes fell over")
+        origins, directions = camera.rays()
+        parts = []
+        for start in range(0, len(origins), CHUNK_RAYS):
+            if cancelled is not None and cancelled():
+                return None
+            with self.in_use():
+                chunk = slice(start, start + CHUNK_RAYS)
+                parts.append(self._cast(origins[chunk], directions[chunk]))
+        shape = (camera.height_px, camera.width_px)
+        rgb, depth_m = (np.concatenate(part) for part in zip(*parts, strict=True))
+        depth_m = depth_m.reshape(shape).astype(np.float32)
+        opacity = np.isfinite(depth_m).astype(np.float32)
+        return Rendered(rgb.reshape(*shape, 3).astype(np.float32), depth_m, opacity)
+
+    def in_use(self) -> "_Use":
+        """Count who touches the model at once: it must never be two."""
+        return _Use(self)
+
+    def _cast(self, origins, directions):
+        eyes = self.frame.world_to_enu_m(origins)
+        rays = self.frame.world_to_enu_m(directions) - self.frame.world_to_enu_m(np.zeros(3))
+        rays /= np.linalg.norm(rays, axis=1, keepdims=True)
+        nearest = np.full(len(eyes), np.inf)
+        rgb = np.tile(SKY_RGB, (len(eyes), 1))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ground = -eyes[:, 2] / rays[:, 2]
+            spot = eyes + ground[:, None] * rays
+            on_ground = (ground > 0) & (np.abs(spot[:, :2]) < 200.0).all(axis=1)
+            nearest[on_ground] = ground[on_ground]
+            checks = np.floor(spot[:, :2] / 20.0).sum(axis=1) % 2
+            rgb[on_ground] = (GROUND_RGB * (0.8 + 0.4 * checks[:, None]))[on_ground]
+            for index, (low, high, colour) in enumerate(BOXES):
+                first, second = (np.asarray(low) - eyes) / rays, (np.asarray(high) - eyes) / rays
+                entries = np.minimum(first, second)
+                entry, leave = entries.max(axis=1), np.maximum(first, second).min(axis=1)
+                is_hit = (entry < leave) & (entry > 0) & (entry < nearest)
+                normals = -np.sign(rays) * np.eye(3)[entries.argmax(axis=1)]
+                light = 0.55 + 0.45 * np.clip(normals @ SUN, 0, 1)
+                base = self.tower_rgb if index == 0 else colour
+                rgb[is_hit] = (base * light[:, None])[is_hit]
+                nearest[is_hit] = entry[is_hit]
+        return np.clip(rgb, 0, 1), np.where(np.isfinite(nearest), nearest, np.nan)
+
+
+class _Use:
+    def __init__(self, scene: BoxesScene) -> None:
+        self._scene = scene
+
+    def __enter__(self) -> None:
+        with self._scene._count_lock:
+            self._scene.users += 1
+            self._scene.most_users = max(self._scene.most_users, self._scene.users)
+
+    def __exit__(self, *_) -> None:
+        with self._scene._count_lock:
+            self._scene.users -= 1
+
+
+@dataclass(frozen=True)
+class BoxesStep:
+    step: int
+    loss: float
+    psnr: float
+    seconds: float
+
+
+class BoxesAdapter:
+    """Moves the tower's colour a tenth of the way to blue each step.
+
+    Args:
+        scene: changed in place.
+        diverge_at, raise_at: the step that goes wrong, None = none.
+    """
+
+    def __init__(
+        self, scene: BoxesScene, diverge_at: int | None = None, raise_at: int | None = None
+    ) -> None:
+        self._scene = scene
+        self._before = scene.tower_rgb.copy()
+        self._diverge_at, self._raise_at = diverge_at, raise_at
+        self._steps = 0
+
+    def step(self) -> BoxesStep:
+        with self._scene.in_use():
+            self._steps += 1
+            if self._steps == self._raise_at:
+                self._scene.tower_rgb = np.zeros(3)
+                raise RuntimeError("out of memory")
+            self._scene.tower_rgb = 0.9 * self._scene.tower_rgb + 0.1 * CHANGED_RGB
+            loss = float(np.square(self._scene.tower_rgb - CHANGED_RGB).mean())
+            if self._steps == self._diverge_at:
+                self._scene.tower_rgb = np.full(3, np.nan)
+                loss = float("nan")
+            psnr = -10.0 * np.log10(max(loss, 1e-9))
+            return BoxesStep(self._steps, loss, psnr, 0.01 * self._steps)
+
+    def reset(self) -> None:
+        self._scene.tower_rgb = self._before.copy()
+        self._steps = 0

@@ -1,0 +1,90 @@
+"""The real flight over Dortmund, where the shared data lies beside the repository."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nerfcore.data.clusters import ClusterSettings, balance, write_partition
+from nerfcore.data.colmap import read_model
+from nerfcore.data.dataset import Dataset
+from nerfcore.data.images import ImageStore
+from nerfcore.data.prepare import PrepareSettings, prepare_dataset
+from nerfcore.data.update import update_dataset
+from nerfcore.geometry.frames import project
+from nerfcore.geometry.geodesy import ecef_to_geodetic
+
+DATA = Path(__file__).parents[3] / "shared" / "data"
+pytestmark = pytest.mark.skipif(
+    not (DATA / "drz" / "model").is_dir(), reason="../shared/data/drz is not here"
+)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory) -> Dataset:
+    settings = PrepareSettings(val_split=0.12, ecef_to_enu=True)
+    return prepare_dataset(DATA / "drz", tmp_path_factory.mktemp("drz") / "out", settings)
+
+
+def test_prepared(dataset):
+    """88 train and 12 validation photographs, masks for their black borders, every point kept."""
+    assert (len(dataset.train), len(dataset.val)) == (88, 12)
+    assert len(dataset.points) == 38141
+    low_m, high_m = dataset.frame.altitude_range_enu_m
+    assert -108 < low_m < -98 and -2 < high_m < 4
+    start = time.monotonic()
+    store = ImageStore([dataset.train, dataset.val])
+    assert time.monotonic() - start < 5.0  # about 0.3 s when the machine is idle
+    assert 0.005 < 1.0 - store.valid.mean() < 0.04
+
+
+def test_reprojection_error(dataset):
+    """The prepared cameras and points reproduce COLMAP's mean reprojection error within 0.05 px."""
+    listed = read_model(DATA / "drz").points.error_px.mean()
+    points = dataset.points
+    names = dataset.train.names + dataset.val.names
+    rows = np.array([names.index(name) for name in points.image_names])[points.image_ids]
+    c2w = np.concatenate([dataset.train.c2w, dataset.val.c2w])[rows]
+    intrinsics = np.concatenate([dataset.train.intrinsics, dataset.val.intrinsics])[rows]
+    pixels, depths = project(points.xyz[points.point_ids], c2w, intrinsics)
+    errors = np.linalg.norm(pixels - points.xy_px, axis=1)
+    per_point = np.bincount(points.point_ids, errors) / np.bincount(points.point_ids)
+    assert (depths > 0).all()
+    assert abs(per_point.mean() - listed) < 0.05
+
+
+def test_gps(dataset):
+    """Cameras come back to within the 0.4 m that the model's rounded rotations moved them by."""
+    model = read_model(DATA / "drz")
+    rotations, translations = model.cam_from_world[:, :, :3], model.cam_from_world[:, :, 3]
+    centres = -np.einsum("nji,nj->ni", rotations, translations)
+    want = np.stack(ecef_to_geodetic(centres), axis=-1)
+    images = dataset.train
+    got = np.stack(dataset.frame.world_to_geo(images.c2w[:, :, 3]), axis=-1)
+    rows = [model.names.index(name) for name in images.names]
+    metres = (got - want[rows]) * [111_200.0, 69_300.0, 1.0]
+    assert np.linalg.norm(metres, axis=1).max() < 0.45
+
+
+def test_clusters(dataset):
+    """Four balanced experts in a box that ends well below the cameras."""
+    settings = ClusterSettings((2, 2), cluster_2d=True, boundary_margin=1.05)
+    partition, _ = write_partition(dataset, settings)
+    assert partition.name == "g22_grid_bm105_ss11"
+    up = dataset.frame.world_to_enu_m(partition.aabb)[:, 2]
+    assert -75 < up.max() < -55 and -112 < up.min() < -102
+    counts = balance(dataset, partition, settings)
+    assert counts.images.min() > 40 and counts.pixel_shares.min() > 0.15
+    assert counts.missed_share < 0.02 and counts.overlap_share < 0.4
+
+
+@pytest.mark.skipif(
+    not (DATA / "drz_update").is_dir(), reason="../shared/data/drz_update is not here"
+)
+def test_update(dataset):
+    """The second flight's 27 photographs become a batch, although the old 100 are not there."""
+    batch = update_dataset(dataset.root, DATA / "drz_update", ecef_to_enu=True)
+    assert (len(batch.adapt), len(batch.heldout)) == (20, 7)
+    up = dataset.frame.world_to_enu_m(batch.adapt.c2w[:, :, 3])[:, 2]
+    assert up.min() > -36 and up.max() < -31

@@ -1,0 +1,255 @@
+"""Parts of the viewer without a browser: colours, screenshots, address, turns, saving."""
+
+import socket
+import threading
+import time
+
+import cv2
+import numpy as np
+import pytest
+
+from nerfcore.data.records import SceneFrame
+from nerfcore.errors import PortInUseError, SettingsError
+from nerfcore.geometry.camera import Camera, Rendered
+from nerfcore.geometry.geodesy import GeoPoint
+from nerfcore.viewer.address import check_free, page_url
+from nerfcore.viewer.colours import NO_DEPTH_RGB, TURBO, Show, legend_html, nice_ceiling, paint
+from nerfcore.viewer.saving import CheckpointSaver
+from nerfcore.viewer.screenshots import describe_view, encode_png, read_view, save_screenshot
+from nerfcore.viewer.sharing import SharedScene, Turns
+
+DEADLINE_S = 10.0
+
+
+def make_frame(enu_ref=None) -> SceneFrame:
+    return SceneFrame(100.0, np.array([-80.0, 0.0, 0.0]), enu_ref, (0.0, 80.0))
+
+
+def make_camera() -> Camera:
+    return Camera(np.eye(4, dtype=np.float32)[:3], 50.0, 50.0, 2.0, 1.5, 4, 3)
+
+
+def make_rendered(rgb=0.5, depth_m=10.0, opacity=1.0) -> Rendered:
+    return Rendered(
+        np.full((3, 4, 3), rgb, np.float32),
+        np.full((3, 4), depth_m, np.float32),
+        np.full((3, 4), opacity, np.float32),
+    )
+
+
+class TestColours:
+    def test_rgb_is_rounded_and_clipped(self):
+        assert paint(make_rendered(0.5), Show.RGB, 1.0)[0, 0].tolist() == [128, 128, 128]
+        assert paint(make_rendered(7.0), Show.RGB, 1.0).max() == 255
+
+    def test_a_broken_render_is_black_and_not_noise(self):
+        assert paint(make_rendered(np.nan), Show.RGB, 1.0).max() == 0
+
+    @pytest.mark.parametrize(("depth_m", "index"), [(0, 0), (100, 128), (200, 255), (900, 255)])
+    def test_depth_has_one_fixed_scale(self, depth_m, index):
+        picture = paint(make_rendered(depth_m=depth_m), Show.DEPTH, 200.0)
+        assert picture[0, 0].tolist() == TURBO[index].tolist()
+
+    def test_no_depth_is_grey(self):
+        picture = paint(make_rendered(depth_m=np.nan), Show.DEPTH, 200.0)
+        assert tuple(picture[0, 0].tolist()) == NO_DEPTH_RGB
+
+    def test_turbo_runs_from_dark_blue_to_dark_red_in_rgb_order(self):
+        assert TURBO[30, 2] > TURBO[30, 0] and TURBO[230, 0] > TURBO[230, 2]
+
+    def test_opacity_is_grey(self):
+        picture = paint(make_rendered(opacity=0.2), Show.OPACITY, 1.0)
+        assert picture.shape == (3, 4, 3) and picture[0, 0].tolist() == [51, 51, 51]
+
+    @pytest.mark.parametrize(
+        ("value", "expected"), [(1.0, 1.0), (1.2, 1.5), (226.0, 300.0), (0.07, 0.08), (99, 100)]
+    )
+    def test_nice_ceiling(self, value, expected):
+        assert nice_ceiling(value) == pytest.approx(expected)
+
+    def test_the_legend_states_metres(self):
+        legend = legend_html(300.0)
+        assert all(f"<span>{mark} m</span>" in legend for mark in ("0", "75", "150", "225", "300"))
+
+
+class TestScreenshots:
+    def test_the_file_holds_the_picture_and_its_view(self, tmp_path):
+        frame = make_frame(GeoPoint(47.0, 8.0, 400.0))
+        picture = np.random.default_rng(0).integers(0, 256, (3, 4, 3), dtype=np.uint8)
+        view = describe_view(make_camera(), frame, "RGB")
+        path = save_screenshot(tmp_path / "screenshots", picture, view)
+        assert path.suffix == ".png" and list(path.parent.iterdir()) == [path]
+        written = cv2.imread(str(path))
+        assert written is not None
+        np.testing.assert_array_equal(written[..., ::-1], picture)
+        stored = read_view(path)
+        assert stored is not None
+        assert stored["show"] == "RGB" and stored["world_axes"] == "DRB"
+        assert stored["position_enu_m"] == pytest.approx([0.0, 0.0, 80.0])
+        assert stored["position_geo"]["lat_deg"] == pytest.approx(47.0)
+        assert stored["position_geo"]["alt_m"] == pytest.approx(480.0)
+        np.testing.assert_allclose(stored["c2w"], make_camera().c2w)
+
+    def test_a_scene_without_a_place_on_earth_says_null(self):
+        assert describe_view(make_camera(), make_frame(), "Depth")["position_geo"] is None
+
+    def test_a_png_without_a_view_says_none(self, tmp_path):
+        path = tmp_path / "plain.png"
+        cv2.imwrite(str(path), np.zeros((3, 4, 3), np.uint8))
+        assert read_view(path) is None
+
+    def test_another_program_reads_the_metadata(self):
+        """Pillow, where it is installed, finds the text and accepts the checksums."""
+        image = pytest.importorskip("PIL.Image")
+        import io
+
+        png = encode_png(np.zeros((3, 4, 3), np.uint8), {"show": "RGB"})
+        with image.open(io.BytesIO(png)) as opened:
+            opened.load()
+            assert opened.text["skyline:view"] == '{"show": "RGB"}'
+
+    def test_a_folder_that_cannot_be_written_leaves_nothing(self, tmp_path):
+        blocked = tmp_path / "screenshots"
+        blocked.write_text("a file stands where the folder should be")
+        with pytest.raises(OSError):
+            save_screenshot(blocked, np.zeros((3, 4, 3), np.uint8), {"show": "RGB"})
+        assert list(tmp_path.iterdir()) == [blocked]
+
+
+class TestAddress:
+    @pytest.mark.parametrize("listener_host", ["127.0.0.1", "0.0.0.0"])
+    @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+    def test_a_taken_port_is_named_with_the_mend(self, listener_host, host):
+        with socket.create_server((listener_host, 0)) as listener:
+            port = listener.getsockname()[1]
+            with pytest.raises(
+                PortInUseError, match=rf"viewer_port {port}: .*{host}:{port}.*choose another"
+            ):
+                check_free(host, port)
+
+    def test_a_free_port_is_left_free(self):
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port = listener.getsockname()[1]
+        check_free("127.0.0.1", port)
+        check_free("127.0.0.1", port)
+
+    @pytest.mark.parametrize(
+        ("host", "port", "reason"),
+        [
+            ("203.0.113.7", 0, "viewer_host '203.0.113.7': no address of this machine"),
+            ("no such host", 0, "viewer_host 'no such host': no address found"),
+            ("127.0.0.1", 70000, "viewer_port 70000: allowed are 0 to 65535"),
+        ],
+    )
+    def test_an_unusable_address_is_named(self, host, port, reason):
+        with pytest.raises(SettingsError, match=reason):
+            check_free(host, port)
+
+    def test_urls(self):
+        assert page_url("0.0.0.0", 7070) == "http://localhost:7070"
+        assert page_url("10.0.0.5", 7071) == "http://10.0.0.5:7071"
+        assert page_url("::1", 7070) == "http://[::1]:7070"
+
+
+class TestTurns:
+    def test_first_come_first_served(self):
+        """Given a holder who asks again at once, those in line come first."""
+        turns = Turns()
+        order: list[str] = []
+        with turns.turn():
+            thread = threading.Thread(target=lambda: self._take(turns, order, "waiting"))
+            thread.start()
+            self._until(turns.has_waiting)
+        self._take(turns, order, "again")
+        thread.join(DEADLINE_S)
+        assert order == ["waiting", "again"]
+
+    def test_a_long_render_gives_way_between_chunks(self):
+        """Given a render of many chunks, a step that waits gets in before its end."""
+        turns = Turns()
+        finished: list[str] = []
+        chunks_done = 0
+        stepped_at: list[int] = []
+
+        class SlowScene:
+            frame = make_frame()
+
+            def render(self, camera, *, max_samples=None, cancelled=None):
+                nonlocal chunks_done
+                deadline = time.monotonic() + DEADLINE_S
+                while not stepped_at and time.monotonic() < deadline:
+                    assert cancelled is not None and not cancelled()
+                    chunks_done += 1
+                    time.sleep(0.005)
+                finished.append("render")
+                return make_rendered()
+
+        scene = SharedScene(SlowScene(), turns)
+        thread = threading.Thread(target=lambda: scene.render(make_camera(), lambda: False))
+        thread.start()
+        self._until(lambda: chunks_done > 0)
+        with turns.turn():
+            stepped_at.append(chunks_done)
+            assert not finished
+        thread.join(DEADLINE_S)
+        assert finished == ["render"] and stepped_at[0] > 1
+
+    def test_time_spent_waiting_is_not_counted_as_rendering(self):
+        turns = Turns()
+        timed = []
+
+        class ShortScene:
+            frame = make_frame()
+
+            def render(self, camera, *, max_samples=None, cancelled=None):
+                return make_rendered()
+
+        scene = SharedScene(ShortScene(), turns)
+        with turns.turn():
+            thread = threading.Thread(
+                target=lambda: timed.append(scene.render(make_camera(), lambda: False))
+            )
+            thread.start()
+            self._until(turns.has_waiting)
+            time.sleep(0.2)
+        thread.join(DEADLINE_S)
+        assert timed[0] is not None and timed[0].busy_s < 0.15
+
+    def test_a_view_given_up_while_waiting_is_not_rendered(self):
+        class NoScene:
+            frame = make_frame()
+
+            def render(self, camera, *, max_samples=None, cancelled=None):
+                raise AssertionError("rendered though nobody wants it")
+
+        assert SharedScene(NoScene(), Turns()).render(make_camera(), lambda: True) is None
+
+    @staticmethod
+    def _take(turns, order, name):
+        with turns.turn():
+            order.append(name)
+
+    @staticmethod
+    def _until(condition):
+        deadline = time.monotonic() + DEADLINE_S
+        while not condition():
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+
+
+class TestSaving:
+    def test_each_checkpoint_gets_a_name_of_its_own(self, tmp_path):
+        saver = CheckpointSaver(tmp_path / "checkpoints", lambda p: p.mkdir(), Turns(), lambda: 16)
+        assert [saver().name for _ in range(3)] == ["adapted16", "adapted16-2", "adapted16-3"]
+
+    def test_a_failed_save_frees_the_model(self, tmp_path):
+        turns = Turns()
+
+        def fail(_):
+            raise OSError(28, "No space left on device")
+
+        saver = CheckpointSaver(tmp_path / "checkpoints", fail, turns, lambda: 0)
+        with pytest.raises(OSError, match="No space left"):
+            saver()
+        with turns.turn():
+            pass
