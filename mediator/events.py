@@ -1,0 +1,157 @@
+"""Owns the JSON of the events on the status, event and dead-letter topics.
+
+An event's key is the job id. `seq` counts a job's events from 1 without gaps. State events go to
+the status topic (compacted: the last one is where the job stands) and to the event topic; all
+others to the event topic only.
+"""
+
+import base64
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from mediator.records import Source
+from mediator.states import JobState
+from mediator.text import finite, one_line, utc_now
+
+EVENT_DATA_LIMIT_BYTES = 512 * 1024
+LETTER_LIMIT_BYTES = 900 * 1024
+LETTER_EXCERPT_BYTES = 64 * 1024
+SOURCE_HEADER = "skyline-source"
+
+
+class EventKind(StrEnum):
+    """What an event tells."""
+
+    STATE = "state"
+    PROGRESS = "progress"
+    ARTIFACT = "artifact"
+    VIEWER_READY = "viewer_ready"
+    CHECKPOINT = "checkpoint"
+    METRICS = "metrics"
+    DUPLICATE = "duplicate"
+
+
+@dataclass(frozen=True)
+class Topics:
+    """The topics the mediator writes to."""
+
+    status: str
+    events: str
+    dead_letters: str
+
+    def of(self, kind: EventKind) -> tuple[str, ...]:
+        """Give the topics an event of this kind goes to."""
+        return (self.status, self.events) if kind is EventKind.STATE else (self.events,)
+
+
+@dataclass(frozen=True)
+class Event:
+    """One event of a job; `data` is any JSON object."""
+
+    job_id: str
+    seq: int
+    kind: EventKind
+    state: JobState
+    op: str
+    attempt: int
+    reason: str | None
+    data: dict[str, Any]
+
+    def payload(self) -> bytes:
+        """Give the event as JSON; data over the limit is replaced by a note of its size."""
+        data = json.dumps(finite(self.data))
+        if len(data) > EVENT_DATA_LIMIT_BYTES:
+            data = json.dumps({"omitted": f"{len(data)} bytes; read the job's folder"})
+        head = {
+            "job_id": self.job_id,
+            "seq": self.seq,
+            "time": utc_now(),
+            "kind": self.kind,
+            "state": self.state,
+            "op": self.op,
+            "attempt": self.attempt,
+            "reason": self.reason,
+        }
+        return (json.dumps(head)[:-1] + ', "data": ' + data + "}").encode()
+
+
+@dataclass(frozen=True)
+class FieldProblem:
+    """One field of a refused message: its dotted name, its value as text, and what is wrong."""
+
+    field: str
+    value: str
+    message: str
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    """A message that was refused, with everything needed to mend and send it again.
+
+    Attributes:
+        source: where the message came from; also a header, to tell repeats apart.
+        reason: one line.
+        problems: the fields that are wrong.
+        value: the original bytes (None for a Kafka tombstone).
+        key: the original key.
+        headers: the original headers.
+        job_id: the job id when the message had a valid one.
+    """
+
+    source: Source
+    reason: str
+    problems: Sequence[FieldProblem]
+    value: bytes | None
+    key: bytes | None
+    headers: Sequence[tuple[str, bytes | None]]
+    job_id: str | None
+
+    def payload(self) -> bytes:
+        """Give the letter as JSON; an original that would not fit a message is cut and marked."""
+        whole = self._encode(self.value)
+        if len(whole) <= LETTER_LIMIT_BYTES or self.value is None:
+            return whole
+        return self._encode(self.value[:LETTER_EXCERPT_BYTES])
+
+    def kafka_headers(self) -> tuple[tuple[str, str], ...]:
+        """Give the headers the letter is sent with."""
+        return ((SOURCE_HEADER, str(self.source)),)
+
+    def _encode(self, original: bytes | None) -> bytes:
+        value = self.value or b""
+        letter = {
+            "time": utc_now(),
+            "reason": one_line(self.reason),
+            "errors": [
+                {"field": p.field, "value": p.value, "message": one_line(p.message)}
+                for p in list(self.problems)[:100]
+            ],
+            "job_id": self.job_id,
+            "source": {
+                "cluster_id": self.source.cluster_id,
+                "topic": self.source.topic,
+                "partition": self.source.partition,
+                "offset": self.source.offset,
+            },
+            "key": None if self.key is None else _text_or_base64(self.key[:1024]),
+            "headers": [
+                {"name": name, "value": None if value is None else _text_or_base64(value[:4096])}
+                for name, value in list(self.headers)[:50]
+            ],
+            "original": None if original is None else _text_or_base64(original),
+            "original_bytes": None if self.value is None else len(value),
+            "original_sha256": hashlib.sha256(value).hexdigest(),
+            "original_cut": original is not None and len(original) < len(value),
+        }
+        return json.dumps(letter).encode()
+
+
+def _text_or_base64(raw: bytes) -> dict[str, str]:
+    try:
+        return {"encoding": "utf-8", "content": raw.decode("utf-8")}
+    except UnicodeDecodeError:
+        return {"encoding": "base64", "content": base64.b64encode(raw).decode("ascii")}

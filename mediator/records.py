@@ -1,0 +1,106 @@
+"""Owns the plain values the ledger stores and gives back."""
+
+from dataclasses import dataclass, field
+
+from mediator.states import JobState
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a message came from; unique over restarts of any broker, as the cluster id is in it.
+
+    Attributes:
+        cluster_id: the broker's cluster id ("" when it names none).
+        topic: the topic.
+        partition: the partition, from 0.
+        offset: the offset in the partition, from 0.
+    """
+
+    cluster_id: str
+    topic: str
+    partition: int
+    offset: int
+
+    def __str__(self) -> str:
+        return f"{self.cluster_id}/{self.topic}/{self.partition}/{self.offset}"
+
+
+@dataclass(frozen=True)
+class ProcessIdentity:
+    """One process, safe against reuse of its number.
+
+    Attributes:
+        boot_id: the kernel's boot id.
+        pid: the process number; the runner's session has the same number.
+        start_ticks: the start time in clock ticks since boot (field 22 of /proc/PID/stat).
+    """
+
+    boot_id: str
+    pid: int
+    start_ticks: int
+
+
+@dataclass(frozen=True)
+class NewJob:
+    """A job that passed every check and is about to be written down.
+
+    Attributes:
+        job_id: its id, given or derived from the message's source.
+        op: train, eval or view.
+        spec: the whole spec as canonical JSON, defaults filled in, with the job id.
+        spec_sha256: hash of the spec without the job id and without values equal to the default.
+        waits_for: the job whose checkpoint this one starts from, when that job is in the ledger.
+        priority: larger runs first; jobs of one priority run in the order they came.
+    """
+
+    job_id: str
+    op: str
+    spec: str
+    spec_sha256: str
+    waits_for: str | None = None
+    priority: int = 0
+
+
+@dataclass(frozen=True)
+class JobRecord:
+    """One row of the ledger's jobs table; times are ISO 8601 UTC."""
+
+    job_id: str
+    op: str
+    spec: str
+    spec_sha256: str
+    state: JobState
+    priority: int
+    sequence: int
+    attempt: int
+    waits_for: str | None
+    slot: str | None
+    run_token: str | None
+    process: ProcessIdentity | None
+    received_at: str
+    started_at: str | None
+    ended_at: str | None
+    reason: str | None
+    exit_code: int | None
+    event_seq: int
+    progress_offset: int
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A queued job as the scheduler sees it."""
+
+    job_id: str
+    op: str
+    waits_for: str | None
+
+
+@dataclass(frozen=True)
+class OutboxEntry:
+    """A message the mediator owes the broker."""
+
+    entry_id: int
+    topic: str
+    key: str | None
+    payload: bytes
+    headers: tuple[tuple[str, str], ...] = field(default=())

@@ -1,0 +1,117 @@
+"""Owns the places in which jobs run: train and eval jobs share one pool, view jobs have their own.
+
+A slot names the CUDA devices its runner may see. It is given back only when the runner's whole
+tree is gone.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from mediator.errors import SettingsError
+
+MAX_SLOTS = 64
+
+
+class Pool(StrEnum):
+    """The two pools of slots."""
+
+    WORK = "work"
+    VIEW = "view"
+
+
+POOL_OF_OP: Mapping[str, Pool] = {"train": Pool.WORK, "eval": Pool.WORK, "view": Pool.VIEW}
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One place for one runner.
+
+    Attributes:
+        name: pool and number, such as "work-0".
+        pool: its pool.
+        cuda_devices: value of CUDA_VISIBLE_DEVICES ("" for none), or None to leave it alone.
+    """
+
+    name: str
+    pool: Pool
+    cuda_devices: str | None
+
+
+def parse_devices(text: str) -> tuple[str, ...] | None:
+    """Read `--devices`: "None" (whatever the machine has), "cpu", or GPU numbers such as "0,1".
+
+    Returns:
+        None for any device, () for the CPU only, else the GPU numbers.
+
+    Raises:
+        SettingsError: neither of these.
+    """
+    lowered = text.strip().lower()
+    if lowered in {"none", "auto", ""}:
+        return None
+    if lowered == "cpu":
+        return ()
+    numbers = [part.strip() for part in text.split(",")]
+    if not all(number.isascii() and number.isdigit() for number in numbers):
+        raise SettingsError(f"--devices {text!r}: write None, cpu, or GPU numbers such as 0,1")
+    if len(set(numbers)) != len(numbers):
+        raise SettingsError(f"--devices {text!r}: a GPU is named twice; name each once")
+    return tuple(numbers)
+
+
+def make_slots(
+    devices: Sequence[str] | None, work_slots: int | None, view_slots: int
+) -> tuple[Slot, ...]:
+    """Lay out the slots; GPUs are dealt round within each pool.
+
+    Args:
+        devices: as given by `parse_devices`.
+        work_slots: train and eval jobs at a time, 1..64; None means one a GPU, else one.
+        view_slots: view jobs at a time, 0..64.
+
+    Raises:
+        SettingsError: a number is out of its range.
+    """
+    if work_slots is None:
+        work_slots = max(1, len(devices or ()))
+    if not 1 <= work_slots <= MAX_SLOTS:
+        raise SettingsError(f"--slots {work_slots}: give 1 to {MAX_SLOTS}")
+    if not 0 <= view_slots <= MAX_SLOTS:
+        raise SettingsError(f"--view-slots {view_slots}: give 0 to {MAX_SLOTS}")
+    counts = {Pool.WORK: work_slots, Pool.VIEW: view_slots}
+    return tuple(
+        Slot(f"{pool}-{index}", pool, _devices_of(index, devices))
+        for pool, count in counts.items()
+        for index in range(count)
+    )
+
+
+def _devices_of(index: int, devices: Sequence[str] | None) -> str | None:
+    if devices is None:
+        return None
+    return devices[index % len(devices)] if devices else ""
+
+
+class SlotPool:
+    """Which slots are free.
+
+    Args:
+        slots: all of them.
+    """
+
+    def __init__(self, slots: Sequence[Slot]) -> None:
+        self._slots = tuple(slots)
+        self._taken: set[str] = set()
+
+    def free(self, pool: Pool) -> list[Slot]:
+        """Give the free slots of a pool."""
+        return [s for s in self._slots if s.pool is pool and s.name not in self._taken]
+
+    def take(self, name: str) -> None:
+        """Take a slot by name; a name of an earlier layout is only remembered as taken."""
+        self._taken.add(name)
+
+    def give_back(self, name: str) -> None:
+        """Give a slot back."""
+        self._taken.discard(name)

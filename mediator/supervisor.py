@@ -1,0 +1,242 @@
+"""Owns the running jobs: starts them in slots, follows them, judges their end, finds them again.
+
+`tick` is called by the service's loop and never blocks. The ledger is written before memory
+changes, so a transaction that fails for want of disk space is simply tried again on the next tick.
+"""
+
+import logging
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from configs.artifacts import JobFolder
+from mediator.errors import LedgerWriteError, RunnerStartError
+from mediator.events import EventKind
+from mediator.job_folder import prepare
+from mediator.ledger import Ledger
+from mediator.proc import tree_of
+from mediator.process import RunnerCommand, RunnerProcess, clean_environment, start_runner
+from mediator.progress import ProgressTail, ProgressThinner, Report
+from mediator.records import JobRecord
+from mediator.scheduler import plan
+from mediator.slots import POOL_OF_OP, Pool, Slot, SlotPool
+from mediator.states import JobState
+from mediator.verdict import Ending, Verdict, judge
+
+MAX_INTERRUPTIONS = 20
+STUCK_AFTER_S = 30.0
+_log = logging.getLogger("mediator")
+
+
+@dataclass
+class Run:
+    """One running job: its process, its slot, and what of its progress was told."""
+
+    job_id: str
+    slot: str
+    process: RunnerProcess
+    tail: ProgressTail
+    thinner: ProgressThinner = field(default_factory=ProgressThinner)
+    asked_to_stop: bool = False
+    kill_due: float | None = None
+
+
+class Supervisor:
+    """Runs the ledger's queued jobs.
+
+    Args:
+        ledger: open for writing.
+        slots: every slot there is.
+        command: how runners are started.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        slots: Sequence[Slot],
+        command: RunnerCommand,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._ledger = ledger
+        self._slots = SlotPool(slots)
+        self._command = command
+        self._clock = clock
+        self._runs: dict[str, Run] = {}
+        self._look_for_work = True
+        self._stopping = False
+
+    @property
+    def running(self) -> tuple[str, ...]:
+        """The ids of the jobs that have a living runner."""
+        return tuple(self._runs)
+
+    def wake(self) -> None:
+        """Say that a job was queued."""
+        self._look_for_work = True
+
+    def tick(self) -> None:
+        """Follow the running jobs and start what can be started."""
+        for run in list(self._runs.values()):
+            self._follow(run)
+        if self._look_for_work and not self._stopping:
+            self._start_what_can_start()
+            self._look_for_work = False
+
+    def stop(self, grace_s: float) -> None:
+        """Ask every runner to save its work and end; start no other."""
+        self._stopping = True
+        now = self._clock()
+        for run in self._runs.values():
+            run.asked_to_stop = True
+            run.kill_due = now + grace_s
+            run.process.ask_to_stop(now, grace_s)
+            _log.info("job %s: asked to stop, grace %g s", run.job_id, grace_s)
+
+    # --- after a restart -------------------------------------------------------------------
+
+    def recover(self) -> None:
+        """Take up the jobs an earlier mediator left: running ones by what /proc says of them."""
+        for job in self._ledger.jobs(JobState.RUNNING):
+            if job.job_id not in self._runs:
+                self._find_again(job)
+        for job in self._ledger.jobs(JobState.INTERRUPTED):
+            self._queue_again(job.job_id, job.attempt)
+
+    def _find_again(self, job: JobRecord) -> None:
+        token = job.run_token or ""
+        tree = tree_of(job.process, token)
+        if tree:
+            process = RunnerProcess(job.process or min(tree, key=lambda p: p.start_ticks), token)
+            run = self._new_run(job.job_id, job.slot or "", process, job.progress_offset)
+            pids = ", ".join(str(member.pid) for member in tree)
+            _log.info("job %s: found running (pid %s) and taken up again", run.job_id, pids)
+            return
+        folder = self._folder(job.job_id)
+        left_nothing = not any(
+            path.exists() for path in (folder.progress, folder.result_json, folder.failure_json)
+        )
+        if job.process is None and left_nothing:
+            self._ledger.move(job.job_id, JobState.QUEUED, reason="its runner never started")
+            return
+        tail = ProgressTail(folder.progress, job.progress_offset)
+        self._ledger.add_events(job.job_id, tail.read_new(), tail.offset)
+        self._settle(job.job_id, judge(folder, Ending(exit_code=None)), None)
+
+    # --- following -------------------------------------------------------------------------
+
+    def _follow(self, run: Run) -> None:
+        now = self._clock()
+        gone = run.process.advance(now)
+        self._tell_progress(run, now, last=gone)
+        if not gone:
+            self._warn_if_stuck(run, now)
+            return
+        ending = Ending(run.process.exit_code, run.asked_to_stop, run.process.killed)
+        self._settle(run.job_id, judge(self._folder(run.job_id), ending), ending.exit_code)
+        del self._runs[run.job_id]
+        self._slots.give_back(run.slot)
+        self._look_for_work = True
+
+    def _tell_progress(self, run: Run, now: float, *, last: bool) -> None:
+        before = run.tail.offset
+        reports: list[Report] = run.tail.read_new()
+        while last and reports and (more := run.tail.read_new()):
+            reports += more
+        told = run.thinner.pass_on(reports, now) + (run.thinner.release() if last else [])
+        if not told:
+            return
+        try:
+            self._ledger.add_events(run.job_id, told, run.tail.offset)
+        except LedgerWriteError:
+            run.tail.offset = before
+            raise
+        for kind, data in told:
+            if kind is EventKind.VIEWER_READY:
+                _log.info("job %s: viewer at %s", run.job_id, data.get("url"))
+
+    def _warn_if_stuck(self, run: Run, now: float) -> None:
+        if run.kill_due is not None and now > run.kill_due + STUCK_AFTER_S:
+            run.kill_due = now
+            _log.error("job %s: its processes survive SIGKILL; slot %s stays taken",
+                       run.job_id, run.slot)  # fmt: skip
+
+    def _settle(self, job_id: str, verdict: Verdict, exit_code: int | None) -> None:
+        self._ledger.move(
+            job_id,
+            verdict.state,
+            reason=verdict.reason,
+            exit_code=exit_code,
+            data=verdict.data,
+        )
+        level = logging.WARNING if verdict.state is JobState.FAILED else logging.INFO
+        _log.log(level, "job %s: %s%s", job_id, verdict.state,
+                 f": {verdict.reason}" if verdict.reason else "")  # fmt: skip
+        if verdict.state is JobState.INTERRUPTED and not self._stopping:
+            job = self._ledger.job(job_id)
+            self._queue_again(job_id, 0 if job is None else job.attempt)
+
+    def _queue_again(self, job_id: str, attempts: int) -> None:
+        if attempts >= MAX_INTERRUPTIONS:
+            reason = f"interrupted {attempts} times, limit {MAX_INTERRUPTIONS}"
+            self._ledger.move(job_id, JobState.FAILED, reason=reason)
+            return
+        self._ledger.move(job_id, JobState.QUEUED, reason="interrupted before; queued again")
+        _log.info("job %s: interrupted before; queued again", job_id)
+        self._look_for_work = True
+
+    # --- starting --------------------------------------------------------------------------
+
+    def _start_what_can_start(self) -> None:
+        free = {pool: len(self._slots.free(pool)) for pool in Pool}
+        ops = [op for op, pool in POOL_OF_OP.items() if free[pool] > 0]
+        if not ops:
+            return
+        chosen = plan(self._ledger.waiting(ops), free, self._ledger.state_of)
+        for job_id, reason in chosen.fail:
+            self._settle(job_id, Verdict(JobState.FAILED, reason), None)
+        for job_id in chosen.start:
+            self._start(job_id)
+        # a job that failed here may be the one another waits for
+        if chosen.fail:
+            self._start_what_can_start()
+
+    def _start(self, job_id: str) -> None:
+        job = self._ledger.job(job_id)
+        if job is None:
+            return
+        slot = self._slots.free(POOL_OF_OP[job.op])[0]
+        folder = self._folder(job_id)
+        try:
+            prepare(folder, job.spec, job.attempt)
+        except OSError as error:
+            reason = f"the job's folder {folder.root} cannot be written: {error}"
+            self._settle(job_id, Verdict(JobState.FAILED, reason), None)
+            return
+        token = uuid.uuid4().hex
+        attempt = self._ledger.begin_run(job_id, slot.name, token)
+        try:
+            process = start_runner(
+                self._command.for_job(folder.job_json),
+                clean_environment(token, slot.cuda_devices),
+                self._command.project_root,
+                folder.runner_log,
+            )
+        except RunnerStartError as error:
+            self._settle(job_id, Verdict(JobState.FAILED, str(error)), None)
+            return
+        run = self._new_run(job_id, slot.name, process, 0)
+        if process.identity is not None:
+            self._ledger.record_process(job_id, process.identity)
+            _log.info("job %s: running (attempt %d, slot %s, pid %d)",
+                      run.job_id, attempt, slot.name, process.identity.pid)  # fmt: skip
+
+    def _new_run(self, job_id: str, slot: str, process: RunnerProcess, offset: int) -> Run:
+        run = Run(job_id, slot, process, ProgressTail(self._folder(job_id).progress, offset))
+        self._runs[job_id] = run
+        self._slots.take(slot)
+        return run
+
+    def _folder(self, job_id: str) -> JobFolder:
+        return JobFolder(self._command.log_root / job_id)

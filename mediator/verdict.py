@@ -1,0 +1,103 @@
+"""Owns the judgement of an ended runner: which state its job goes to, and why.
+
+What counts, in this order: the exit code when this mediator saw it, then `result.json` (written
+last by a runner that did its work) and `failure.json` (kind and message). A runner that this
+mediator asked to stop is interrupted, not failed: its job is queued again.
+"""
+
+import json
+import signal
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from configs.artifacts import JobFolder
+from configs.exit_codes import ExitCode
+from mediator.states import JobState
+
+_READ_LIMIT_BYTES = 4 * 1024 * 1024
+_GONE = "mediator restarted; runner gone"
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a runner ended, as far as this mediator saw.
+
+    Attributes:
+        exit_code: as `subprocess` gives it (negative: a signal); None for a runner found again
+            after a restart, whose exit code nobody was there to see.
+        asked_to_stop: this mediator sent it SIGTERM.
+        killed: this mediator had to kill something of its tree.
+    """
+
+    exit_code: int | None
+    asked_to_stop: bool = False
+    killed: bool = False
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The state a job goes to, the reason in one line (None for success), and the event's data."""
+
+    state: JobState
+    reason: str | None
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+def judge(folder: JobFolder, ending: Ending) -> Verdict:
+    """Judge an ended runner.
+
+    Args:
+        folder: the job's folder, holding only files of this attempt.
+        ending: how the runner ended.
+    """
+    result = _read_object(folder.result_json)
+    failure = _read_object(folder.failure_json)
+    code = ending.exit_code
+    if result is not None and code in (None, ExitCode.OK):
+        return Verdict(JobState.SUCCEEDED, None, _told_of(result))
+    if code == ExitCode.INTERRUPTED or _kind_of(failure) == ExitCode.INTERRUPTED.kind:
+        reason = _message_of(failure) or ExitCode.INTERRUPTED.meaning
+        return Verdict(JobState.INTERRUPTED, reason)
+    if ending.asked_to_stop and (code is None or code < 0):
+        how = "killed after its grace" if ending.killed else "ended before it saved its work"
+        return Verdict(JobState.INTERRUPTED, f"asked to stop; {how}")
+    reason = _message_of(failure) or _meaning_of(code)
+    return Verdict(JobState.FAILED, reason, {} if failure is None else {"failure": failure})
+
+
+def _told_of(result: dict[str, Any]) -> dict[str, Any]:
+    return {"artifacts": result.get("artifacts", []), "result": result}
+
+
+def _meaning_of(code: int | None) -> str:
+    if code is None:
+        return _GONE
+    if code == ExitCode.OK:
+        return "the runner ended with exit code 0 but wrote no result.json; see runner.log"
+    if code < 0:
+        name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+        hint = " (out of memory?)" if -code == signal.SIGKILL else ""
+        return f"the runner was killed by {name}{hint}; see runner.log"
+    known = {member.value: member for member in ExitCode}.get(code)
+    meaning = "undocumented" if known is None else known.meaning
+    return f"the runner ended with exit code {code} ({meaning}); see runner.log"
+
+
+def _kind_of(failure: dict[str, Any] | None) -> str | None:
+    return None if failure is None else str(failure.get("kind"))
+
+
+def _message_of(failure: dict[str, Any] | None) -> str | None:
+    message = None if failure is None else failure.get("message")
+    return str(message) if message else None
+
+
+def _read_object(path: Path) -> dict[str, Any] | None:
+    """Read a JSON object, or None when there is none or the runner died while writing it."""
+    try:
+        with path.open("rb") as handle:
+            record = json.loads(handle.read(_READ_LIMIT_BYTES))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) else None

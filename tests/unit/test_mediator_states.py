@@ -1,0 +1,99 @@
+"""The state table, alone and as the ledger keeps it."""
+
+import json
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from mediator.errors import TransitionError
+from mediator.events import DeadLetter, Topics
+from mediator.ledger import Ledger
+from mediator.records import NewJob, Source
+from mediator.states import ENDED, TRANSITIONS, JobState, check_transition
+
+STATES = st.sampled_from(list(JobState))
+
+
+def test_every_state_has_its_row() -> None:
+    """No state is forgotten in the table."""
+    assert set(TRANSITIONS) == set(JobState)
+
+
+@given(STATES, STATES)
+def test_only_listed_changes_are_allowed(old: JobState, new: JobState) -> None:
+    """A change is refused by name unless the table lists it."""
+    if new in TRANSITIONS[old]:
+        check_transition("j", old, new)
+    else:
+        with pytest.raises(TransitionError, match=f"job j: {old} -> {new}"):
+            check_transition("j", old, new)
+
+
+def test_an_end_is_an_end() -> None:
+    """No ended state can be left, except that a refused job's name may be used again."""
+    for state in ENDED - {JobState.REJECTED}:
+        assert TRANSITIONS[state] == frozenset()
+    assert TRANSITIONS[JobState.REJECTED] == {JobState.RECEIVED}
+
+
+def test_every_state_can_reach_an_end() -> None:
+    """No job can be stuck by the table."""
+    for start in JobState:
+        reached = {start}
+        while more := {new for old in reached for new in TRANSITIONS[old]} - reached:
+            reached |= more
+        assert reached & ENDED
+
+
+class JobLife(RuleBasedStateMachine):
+    """Random asks for changes: the ledger allows what the table allows and tells of each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = tempfile.TemporaryDirectory()
+        self.ledger = Ledger(Path(self.folder.name), Topics("s", "e", "d"))
+        self.ledger.accept(Source("c", "t", 0, 0), NewJob("j", "train", "{}", "h"))
+        self.told = [JobState.QUEUED]
+
+    def teardown(self) -> None:
+        """Remove the ledger."""
+        self.ledger.close()
+        self.folder.cleanup()
+
+    @rule(state=STATES)
+    def ask(self, state: JobState) -> None:
+        """Ask for any change."""
+        if state in TRANSITIONS[self.told[-1]]:
+            self.ledger.move("j", state, reason="because")
+            self.told.append(state)
+        else:
+            with pytest.raises(TransitionError):
+                self.ledger.move("j", state)
+
+    @rule()
+    def refuse_something_else(self) -> None:
+        """A refused message under the same id disturbs nothing."""
+        before = self.ledger.state_of("j")
+        source = Source("c", "t", 1, self.ledger.unsent(0, 10**6)[-1].entry_id)
+        letter = DeadLetter(source, "no", [], b"x", None, [], "j")
+        self.ledger.note_conflict(source, letter, "j")
+        assert self.ledger.state_of("j") == before
+
+    @invariant()
+    def told_exactly_what_happened(self) -> None:
+        """Events count without gaps; at most one tells an end; the last is the ledger's state."""
+        entries = [e for e in self.ledger.unsent(0, 10**6) if e.topic == "e"]
+        events = [json.loads(e.payload) for e in entries]
+        assert [e["seq"] for e in events] == list(range(1, len(events) + 1))
+        states = [e["state"] for e in events if e["kind"] == "state"]
+        assert states == self.told
+        assert sum(state in ENDED for state in states) <= 1
+        assert self.ledger.state_of("j") == self.told[-1]
+
+
+JobLife.TestCase.settings = settings(max_examples=25, stateful_step_count=15, deadline=None)
+TestJobLife = JobLife.TestCase
