@@ -1,9 +1,9 @@
 """Owns the threads that work on chunks of samples, and the process's settings that make it fast.
 
 Matrix products on chunks that fit in cache run fastest on one thread each: a product spread over
-the cores reaches a third of that and stalls when the machine is shared. So PyTorch's own threading is
-off and chunks are dealt to one Python thread a core; PyTorch releases the interpreter's lock inside
-its operations.
+the cores reaches a third of that and stalls when the machine is shared. So PyTorch's own threading
+is off and chunks are dealt to one Python thread a core; PyTorch releases the interpreter's lock
+inside its operations.
 """
 
 import ctypes
