@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from nerfcore.city.precompile import compile_kernels
 from nerfcore.data.images import ImageStore
 from nerfcore.data.partition import Partition
 from nerfcore.data.records import ImageSet, SceneFrame
@@ -35,6 +36,7 @@ def tiny_scene() -> SceneModel:
 
 def main() -> None:
     """Run every kernel once on a tiny scene."""
+    compile_kernels()
     scene = tiny_scene()
     c2w = np.eye(3, 4, dtype=np.float32)
     c2w[:, 3] = (0.0, 0.0, 2.0)
