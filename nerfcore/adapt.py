@@ -16,8 +16,9 @@ from nerfcore.sampling.occupancy import admit_points
 from nerfcore.scene import SceneModel
 from nerfcore.training.learner import Learner, Rates, psnr_of
 from nerfcore.training.pixels import PixelSampler, joined
+from nerfcore.training.schedule import training_sampling
 
-BAND_STEPS = 3.5
+BAND_STEPS = 2.0
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,7 @@ class Adapter:
     def _begin(self) -> None:
         rng = np.random.default_rng(self.settings.seed)
         self.learner = Learner(self.scene, rng)
+        self.learner.sampling = training_sampling(self.scene.sampling, 1.0)
         self._new_pixels = PixelSampler(self._new, rng)
         self._old_pixels = PixelSampler(self._old, rng) if self._old is not None else None
         self.steps = 0

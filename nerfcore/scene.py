@@ -63,10 +63,11 @@ class SceneModel:
         """Metres per world unit."""
         return self.frame.pose_scale_factor_m
 
-    def trace_scene(self) -> TraceScene:
-        """What tracing needs, sharing this model's occupancy."""
+    def trace_scene(self, sampling: SamplingSettings | None = None) -> TraceScene:
+        """What tracing needs, sharing this model's occupancy; `sampling` replaces its own."""
+        sampling = sampling or self.sampling
         p, grid = self.partition, self.occupancy
-        cells = grid.occupied if self.sampling.use_occupancy else np.ones_like(grid.occupied)
+        cells = grid.occupied if sampling.use_occupancy else np.ones_like(grid.occupied)
         return TraceScene(
             MarchScene(
                 p.aabb,
@@ -79,7 +80,7 @@ class SceneModel:
                 grid.offsets,
                 grid.dims,
             ),
-            self.sampling,
+            sampling,
             self.scale_m,
             self.backend,
             self.device,

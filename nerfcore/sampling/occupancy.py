@@ -9,14 +9,17 @@ Axis 0 of the world is vertical, positive down; cells are in C order (axis 0 slo
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import KDTree
 
 from nerfcore.data.partition import Partition
+from nerfcore.sampling.march import Samples
 
 MOST_CELLS_AN_AXIS = 160
+BAND_DISTANCE_SHARE = 0.25
 DECAY = 0.6
 THRESHOLD = 0.01
 UNKNOWN_OPACITY = 0.05
@@ -25,6 +28,40 @@ PERCENTILES = (5.0, 95.0)
 
 Densities = Callable[[int, NDArray[np.float32]], NDArray[np.float32]]
 """Maps (expert, world points f32[N, 3]) to densities f32[N] per metre."""
+
+
+@numba.njit(cache=True, fastmath=True, error_model="numpy")
+def _observe(  # type: ignore[no-untyped-def]
+    ray_ids, ts, owners, sigmas, origins, directions, mins, maxs, dims, offsets, step,
+    opacity, occupied, seen,
+):  # fmt: skip
+    """Every cell with samples: opacity = max(DECAY * opacity, most opaque sample), once."""
+    visited = np.empty(owners.size, np.int64)
+    count = 0
+    for s in range(ts.shape[0]):
+        r = ray_ids[s]
+        found = max(np.float32(1.0) - np.exp(-sigmas[s] * step), np.float32(1e-12))
+        for n in range(owners.shape[1]):
+            k = owners[s, n]
+            if k < 0:
+                break
+            cell = 0
+            for axis in range(3):
+                x = origins[r, axis] + ts[s] * directions[r, axis]
+                unit = (x - mins[k, axis]) / (maxs[k, axis] - mins[k, axis])
+                index = min(max(int(unit * dims[k, axis]), 0), dims[k, axis] - 1)
+                cell = cell * dims[k, axis] + index
+            cell += offsets[k]
+            if seen[cell] == 0:
+                visited[count] = cell
+                count += 1
+            seen[cell] = max(seen[cell], found)
+    for i in range(count):
+        cell = visited[i]
+        opacity[cell] = max(opacity[cell] * np.float32(DECAY), seen[cell])
+        if occupied[cell] and opacity[cell] <= np.float32(THRESHOLD):
+            occupied[cell] = 0
+        seen[cell] = np.float32(0.0)
 
 
 @dataclass
@@ -45,6 +82,9 @@ class OccupancyGrid:
     allowed: NDArray[np.bool_]
     occupied: NDArray[np.uint8]
     opacity: NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        self._seen = np.zeros(len(self.opacity), np.float32)
 
     @property
     def experts(self) -> int:
@@ -91,6 +131,27 @@ class OccupancyGrid:
             limit = min(THRESHOLD, float(values[self.allowed[span]].mean()))
             self.occupied[span] = (values > limit) & self.allowed[span]
 
+    def observe(
+        self,
+        samples: Samples,
+        sigmas: NDArray[np.float32],
+        origins: NDArray[np.float32],
+        directions: NDArray[np.float32],
+        step_m: float,
+    ) -> None:
+        """Learn from densities that a training batch evaluated anyway.
+
+        Args:
+            samples: the batch's samples; sigmas: f32[S] per metre at them.
+            origins, directions: f32[R, 3], the batch's rays.
+            step_m: length whose opacity decides.
+        """
+        _observe(
+            samples.ray_ids, samples.ts, samples.owners, sigmas, origins, directions,
+            self.box_mins, self.box_maxs, self.dims, self.offsets, np.float32(step_m),
+            self.opacity, self.occupied, self._seen,
+        )  # fmt: skip
+
     def _draw(self, span: slice, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
         allowed = np.flatnonzero(self.allowed[span])
         occupied = np.flatnonzero(self.occupied[span])
@@ -136,7 +197,7 @@ def _band(
     ground = np.stack(np.meshgrid(a, b, indexing="ij"), axis=-1).reshape(-1, 2)
     distances, nearest = tree.query(ground, k=NEIGHBOURS)
     top, bottom = np.percentile(points[nearest, 0], PERCENTILES, axis=1)
-    reach = margin + 0.5 * distances[:, 2]
+    reach = margin + BAND_DISTANCE_SHARE * distances[:, 2]
     edges = low[0] + np.arange(vertical + 1)[:, None] * size[0]
     inside = (edges[1:] >= top - reach) & (edges[:-1] <= bottom + reach)
     shape = (vertical, rows, columns)
@@ -148,8 +209,8 @@ def restrict_to_points(grid: OccupancyGrid, points: NDArray[np.float32], margin:
     """Allow only cells near the heights of sparse points above the same ground.
 
     For each ground cell the band is the 5th to 95th percentile height of the 12 nearest points (by
-    horizontal distance), widened by `margin` and by half the distance to the third nearest point;
-    then everything grows by one cell.
+    horizontal distance), widened by `margin` and by a quarter of the distance to the third nearest
+    point; then everything grows by one cell.
 
     Args:
         points: f32[P, 3], world; fewer than 12 leave the grid as it is.

@@ -5,7 +5,6 @@ value nor their moments move (momentum must not drag rows the batch did not see)
 zeroes the gradient. Source: Kingma and Ba 2015, algorithm 1; bias correction by the global step.
 """
 
-import math
 from dataclasses import dataclass, field
 
 import numba
@@ -88,8 +87,3 @@ def _adam_torch(
     change = rate * first / ((second * correction).sqrt() + EPSILON)
     value.sub_(torch.where(seen, change, 0.0))
     grad.zero_()
-
-
-def decayed(rate: float, step: int, total: int, factor: float) -> float:
-    """Exponential schedule from `rate` to `rate / factor` over `total` steps."""
-    return rate * math.exp(-math.log(factor) * min(step, total) / max(1, total))

@@ -15,12 +15,13 @@ from nerfcore.background import background_rgb
 from nerfcore.errors import NonFiniteError
 from nerfcore.field.parameters import Parameters, zeros_like
 from nerfcore.scene import SceneModel
-from nerfcore.tracing import accumulate_gradient, trace
+from nerfcore.tracing import Trace, accumulate_gradient, trace
 from nerfcore.training.adam import Adam
 from nerfcore.training.pixels import RayBatch
 from nerfcore.volrend import Composited
 
 MOST_REJECTED_IN_A_ROW = 10
+OBSERVE_EVERY = 4
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,8 @@ class Learner:
         self.background_adam = Adam.of(scene.background)
         self.touched: set[int] = set()
         self.rejected_in_a_row = 0
+        self.observed = 0
+        self.sampling = scene.sampling
 
     def jitter(self, count: int) -> NDArray[np.float32]:
         """Random sample positions within steps, f32[count]."""
@@ -101,8 +104,9 @@ class Learner:
         experts, grads = list(scene.experts), list(self.grads)
         if fast is not None:
             experts[fast.expert], grads[fast.expert] = fast.parameters, fast.grads
+        tracing = scene.trace_scene(self.sampling)
         traced = trace(
-            scene.trace_scene(),
+            tracing,
             experts,
             batch.origins,
             batch.directions,
@@ -114,11 +118,25 @@ class Learner:
         )
         if not math.isfinite(mse):
             return mse, traced.sample_count
-        if fast is not None:
+        if fast is None:
+            self._observe(batch, traced)
+        else:
             traced.groups = [group for group in traced.groups if group.expert == fast.expert]
-        accumulate_gradient(scene.trace_scene(), experts, traced, grad, grads)
+        accumulate_gradient(tracing, experts, traced, grad, grads)
         self.touched |= {group.expert for group in traced.groups}
         return mse, traced.sample_count
+
+    def _observe(self, batch: RayBatch, traced: Trace) -> None:
+        """Let the occupancy learn from every few batches' densities."""
+        self.observed += 1
+        if self.scene.sampling.use_occupancy and self.observed % OBSERVE_EVERY == 0:
+            self.scene.occupancy.observe(
+                traced.samples,
+                traced.sigmas,
+                batch.origins,
+                batch.directions,
+                self.scene.sampling.step_m,
+            )
 
     def _pixel_loss(
         self,

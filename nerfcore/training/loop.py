@@ -20,10 +20,10 @@ from nerfcore.data.partition import Partition
 from nerfcore.data.records import Dataset, ImageSet
 from nerfcore.errors import CheckpointError
 from nerfcore.scene import SceneModel
-from nerfcore.training.adam import decayed
 from nerfcore.training.episodes import EpisodeSampler, ground_cells
 from nerfcore.training.learner import Learner, psnr_of
 from nerfcore.training.pixels import PixelSampler, RayBatch
+from nerfcore.training.schedule import decay, training_sampling
 from nerfcore.training.settings import TrainSettings
 from nerfcore.training.start import derived_sampling, first_scene
 from nerfcore.training.steppers import FomamlStepper, JointStepper, Stepper
@@ -31,7 +31,7 @@ from nerfcore.training.validation import batch_mse
 
 OCCUPANCY_EVERY = 16
 OCCUPANCY_WARM_UP = 64
-OCCUPANCY_CELLS = 16384
+OCCUPANCY_CELLS = 4096
 VALIDATION_RAYS = 16384
 
 OnProgress = Callable[[dict[str, Any]], None]
@@ -171,7 +171,9 @@ class _Run:
 
     def _one_step(self, step: int) -> None:
         s = self.settings
-        factor = decayed(1.0, int(1e6 * self._progress(step)), 1_000_000, s.decay_factor)
+        progress = self._progress(step)
+        factor = decay(progress, s.decay_factor)
+        self.learner.sampling = training_sampling(self.scene.sampling, progress)
         report = self.stepper.step(s.rates.scaled(factor))
         self.rays += report.rays
         if s.sampling.use_occupancy and step % OCCUPANCY_EVERY == 0 and step >= OCCUPANCY_WARM_UP:

@@ -11,7 +11,7 @@ from nerfcore.settings import SamplingSettings
 from nerfcore.training.settings import SamplingOptions, TrainSettings
 
 STEP_PX = 3.0
-BAND_STEPS = 3.5
+BAND_STEPS = 2.0
 CELL_STEPS = 1.5
 LEAST_STEP_M = 0.02
 

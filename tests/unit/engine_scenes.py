@@ -11,13 +11,14 @@ from nerfcore.settings import BackendName, HashGridSettings, ModelSettings, Samp
 def grid_partition(rows: int, columns: int, margin: float = 1.2) -> Partition:
     """Experts in a rows x columns grid over [-1, 1]^2 horizontally, [-0.5, 0.5] vertically."""
     centroids, mins, maxs = [], [], []
+    overlap = np.array([0, 0.3, 0.3])
     for i in range(rows):
         for j in range(columns):
             low = np.array([-0.5, -1 + 2 * i / rows, -1 + 2 * j / columns])
             high = np.array([0.5, -1 + 2 * (i + 1) / rows, -1 + 2 * (j + 1) / columns])
             centroids.append((low + high) / 2)
-            mins.append(np.maximum(low - [0, 0.3, 0.3], [-0.5, -1, -1]))
-            maxs.append(np.minimum(high + [0, 0.3, 0.3], [0.5, 1, 1]))
+            mins.append(np.maximum(low - overlap, [-0.5, -1, -1]))
+            maxs.append(np.minimum(high + overlap, [0.5, 1, 1]))
     aabb = np.array([[-0.5, -1, -1], [0.5, 1, 1]], np.float32)
     arrays = (np.array(a, np.float32) for a in (centroids, mins, maxs))
     return Partition("g", *arrays, aabb, True, margin, (rows, columns))

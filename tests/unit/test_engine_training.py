@@ -15,10 +15,11 @@ from nerfcore.data.records import ImageSet
 from nerfcore.errors import NonFiniteError, SettingsError
 from nerfcore.geometry.camera import Camera
 from nerfcore.training import episodes
-from nerfcore.training.adam import Adam, _adam_torch, decayed
+from nerfcore.training.adam import Adam, _adam_torch
 from nerfcore.training.episodes import EpisodeSampler, ground_cells
 from nerfcore.training.learner import FastWeights, Learner, Rates
 from nerfcore.training.pixels import PixelSampler, RayBatch, rays_of
+from nerfcore.training.schedule import decay, training_sampling
 
 LOOK_DOWN = np.array([[0, 0, -1, -2], [1, 0, 0, 0], [0, -1, 0, 0]], np.float32)
 
@@ -68,9 +69,9 @@ def test_gpu_form_of_adam_takes_the_same_step() -> None:
 
 
 def test_rates_decay_to_the_factor() -> None:
-    assert decayed(1e-2, 0, 100, 10) == pytest.approx(1e-2)
-    assert decayed(1e-2, 50, 100, 10) == pytest.approx(1e-2 / math.sqrt(10))
-    assert decayed(1e-2, 100, 100, 10) == pytest.approx(1e-3)
+    assert decay(0.0, 10) == pytest.approx(1.0)
+    assert decay(0.5, 10) == pytest.approx(1 / math.sqrt(10))
+    assert decay(1.0, 10) == decay(1.7, 10) == pytest.approx(0.1)
 
 
 def grey_batch(count: int = 256, value: float = 0.25) -> RayBatch:
@@ -202,3 +203,10 @@ def test_adaptation_improves_and_resets_exactly(images: ImageSet) -> None:
 def test_replay_needs_old_images(images: ImageSet) -> None:
     with ImageStore(images) as store, pytest.raises(SettingsError, match="old images"):
         Adapter(tiny_scene(), store, AdaptSettings(replay=0.5))
+
+
+def test_sampling_gets_finer_over_the_run() -> None:
+    final = tiny_scene().sampling
+    steps = [training_sampling(final, p).step_m for p in (0.0, 0.2, 0.4, 0.8, 1.0)]
+    assert steps == sorted(steps, reverse=True)
+    assert steps[0] > 2 * final.step_m and steps[-1] == final.step_m
