@@ -2,7 +2,8 @@
 
 Each thread walks all points of its level, so the level's part of the table stays in cache and the
 gradient's scatter needs no atomics. The encoding is linear in the table, so `scatter` is both its
-gradient and, with `encode`, its double gradient.
+gradient and, with `encode`, its double gradient. Both kernels write out the eight corners: sharing
+them through a function costs a fifth of the throughput.
 """
 
 import numba
