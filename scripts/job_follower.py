@@ -16,6 +16,7 @@ SEND_ID_HEADER = "skyline-send-id"
 TERMINAL = frozenset({"succeeded", "failed", "rejected", "cancelled", "timed_out"})
 PLAIN_PROGRESS_S = 10.0
 NUMBERS = (
+    ("train_psnr", "{:.2f} dB on its rays"),
     ("psnr", "PSNR {:.2f} dB"),
     ("loss", "loss {:.4g}"),
     ("rays_per_s", "{:.0f} rays/s"),
@@ -86,10 +87,12 @@ class Follower:
                 self._end(job, "ok", "running")
         elif kind == "progress":
             self._on_progress(job, data)
+        elif kind == "metrics":
+            self._on_metrics(job, data)
         elif kind == "duplicate":
             self._on_duplicate(job, state, event, data)
         elif kind == "state":
-            self._on_state(job, state, event.get("reason"))
+            self._on_state(job, state, event.get("reason") or _artifacts(data))
 
     def on_letter(self, message: Message) -> None:
         """Take one message of the dead-letter topic; only those of this call's messages count."""
@@ -103,10 +106,10 @@ class Follower:
             self._say(job, f"rejected: {letter.get('reason')}")
             self._end(job, "failed", "rejected")
 
-    def _on_state(self, job: Sent, state: str, reason: object) -> None:
+    def _on_state(self, job: Sent, state: str, about: str | None) -> None:
         if state != job.state:
             job.state = state
-            self._say(job, f"{state}: {reason}" if reason else state)
+            self._say(job, f"{state}: {about}" if about else state)
         if state in TERMINAL:
             self._end(job, "ok" if state == "succeeded" else "failed", state)
 
@@ -129,10 +132,13 @@ class Follower:
             for key, form in NUMBERS
             if isinstance(value := data.get(key), (int, float))
         ]
-        note = " ".join([str(data.get("phase", "")), *words]).strip()
+        note = f"{data.get('phase', '')}  {', '.join(words)}".strip()
         if isinstance(step, int) and isinstance(total, int):
+            # a time limit may end a run long before its last step
+            done = data.get("done")
+            share = float(done) if isinstance(done, (int, float)) else step / max(total, 1)
             self._progress.update(
-                self._bars[job.job_id], completed=step, total=max(total, 1), note=escape(note)
+                self._bars[job.job_id], completed=share, total=1, note=escape(note)
             )
             note = f"{step}/{total} {note}"
         now_s = time.monotonic()
@@ -140,6 +146,14 @@ class Follower:
         if not self._progress.console.is_terminal and now_s - last_s >= PLAIN_PROGRESS_S:
             self._plain_at_s[job.send_id] = now_s
             self._say(job, note)
+
+    def _on_metrics(self, job: Sent, data: dict[str, Any]) -> None:
+        rows = data.get("rows")
+        rows = [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+        if scores := [score for row in rows if (score := _score(row))]:
+            steps = rows[0].get("tto")
+            after = f"after {steps} steps of adaptation" if steps is not None else "scored"
+            self._say(job, f"{after}: {', '.join(scores)}")
 
     def _say(self, job: Sent, text: str) -> None:
         say(self._progress.console, f"{job.op} {job.job_id}  {text}")
@@ -151,6 +165,21 @@ class Follower:
             self._progress.update(bar, total=1, completed=1)
         self._progress.update(bar, note=escape(state))
         self._progress.stop_task(bar)
+
+
+def _score(row: dict[str, Any]) -> str:
+    """Return a row of metrics in words, or an empty text."""
+    psnr, gain = row.get("psnr"), row.get("psnr_gain")
+    if not isinstance(psnr, (int, float)):
+        return ""
+    change = f" ({gain:+.2f})" if isinstance(gain, (int, float)) and gain else ""
+    return f"{row.get('split')} {psnr:.2f} dB{change}"
+
+
+def _artifacts(data: dict[str, Any]) -> str | None:
+    """Return what a job that succeeded has left, in words."""
+    names = data.get("artifacts")
+    return f"wrote {', '.join(map(str, names))}" if isinstance(names, list) and names else None
 
 
 def _send_id(header: object) -> str:

@@ -46,6 +46,19 @@ if ! flock --nonblock --conflict-exit-code 9 logs/ledger.lock true 2>/dev/null; 
 else
   .venv/bin/mediator --topic nerfConfigs --grace-s 20 >logs/run_real.out 2>&1 &
   mediator_pid=$!
+  $python - <<'PYTHON'
+import sys
+import time
+from pathlib import Path
+
+from kafka_utils.discovery import find_broker
+
+deadline_s = time.monotonic() + 30
+while find_broker(None, Path("logs/broker.json")) is None:
+    if time.monotonic() > deadline_s:
+        sys.exit("no broker within 30 s; logs/run_real.out and logs/mediator.log say why")
+    time.sleep(0.1)
+PYTHON
 fi
 
 send() { # send CONFIG [--set field=value ...]: publish a job and follow it to its end
@@ -57,7 +70,9 @@ send() { # send CONFIG [--set field=value ...]: publish a job and follow it to i
 }
 experts=(--set "num_submodules=$((rows * columns))" --set "time_limit_s=${TRAIN_S:-600}")
 for algo in joint fomaml; do
-  send configs/train.json --set "job_id=$name-$algo-$stamp" --set "algo=$algo" "${experts[@]}"
+  config=configs/train.json
+  [ "$algo" = joint ] || config=configs/train_fomaml.json
+  send "$config" --set "job_id=$name-$algo-$stamp" "${experts[@]}"
   send configs/eval.json --set "job_id=$name-eval-$algo-$stamp" --set "tto=${TTO:-0,16,64}" \
     --set "checkpoint_path=$name-$algo-$stamp"
 done
