@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 
 
-def forward(x: Tensor, weights: list[Tensor], *, last: bool = True) -> tuple[Tensor, list[Tensor]]:
+def forward(
+    x: Tensor, weights: list[Tensor], *, last: bool = True
+) -> tuple[Tensor, list[Tensor]]:
     """Apply the MLP to [N, in]; return the output [N, out] and each layer's input.
 
     With `last` false the last layer is left out (its output is not needed to go backward).
@@ -34,11 +36,13 @@ def backward(
         out: gradient buffers shaped as the weights.
     """
     for i in range(len(weights) - 1, -1, -1):
-        product = inputs[i].t() @ grad
-        out[i].add_(product)
+        if out[i].dtype == grad.dtype:
+            out[i].addmm_(inputs[i].t(), grad)
+        else:
+            out[i].add_(inputs[i].t() @ grad)
         grad = grad @ weights[i].t()
         if i:
-            grad.mul_(inputs[i] > 0)
+            grad = torch.ops.aten.threshold_backward(grad, inputs[i], 0)
     return grad
 
 
