@@ -4,6 +4,7 @@ Exit codes: 0 ended by a signal after a clean stop, 1 cannot start or go on, 2 w
 """
 
 import logging
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -22,6 +23,7 @@ from mediator.states import JobState
 
 EXIT_FAILED, EXIT_USAGE = 1, 2
 DEFAULT_GROUP = "nerf-mediator"
+PIPE_COLUMNS = 200
 
 app = typer.Typer(add_completion=False, no_args_is_help=False, pretty_exceptions_enable=False)
 _log = logging.getLogger("mediator")
@@ -113,7 +115,7 @@ def jobs(
     if as_json_text:
         typer.echo(as_json(found))
     else:
-        print_table(found, Console())
+        print_table(found, Console(width=None if sys.stdout.isatty() else PIPE_COLUMNS))
 
 
 def _roots(project: Path, data: list[Path] | None, logs: Path | None) -> Roots:

@@ -32,10 +32,10 @@ def as_json(jobs: Sequence[JobRecord]) -> str:
 
 
 def print_table(jobs: Sequence[JobRecord], console: Console) -> None:
-    """Print the jobs as a table, in the order they came."""
+    """Print the jobs as a table, in the order they came; below it, why some did not succeed."""
     table = Table(
-        *(Column(name, no_wrap=True) for name in ("job", "op", "state", "try", "received", "took")),
-        Column("reason", overflow="fold"),
+        Column("job", overflow="fold"),
+        *(Column(name, no_wrap=True) for name in ("op", "state", "try", "received", "took")),
         box=None,
         pad_edge=False,
     )
@@ -47,9 +47,12 @@ def print_table(jobs: Sequence[JobRecord], console: Console) -> None:
             str(job.attempt),
             job.received_at.replace("T", " ")[5:19],
             _duration(job.started_at, job.ended_at),
-            job.reason or "",
         )
     console.print(table)
+    for job in jobs:
+        if job.reason:
+            about = f"{job.job_id}: {job.reason}"
+            console.print(about, markup=False, highlight=False, soft_wrap=True)
 
 
 def _duration(started_at: str | None, ended_at: str | None) -> str:

@@ -46,6 +46,13 @@ def check_requirements(
 
 def _check_data(job: Job, roots: Roots) -> None:
     dataset = resolve_data(roots, job.data_path, job.data_dirname)
+    base = roots.project / job.data_path
+    if not base.is_dir():
+        raise JobRefused.because(
+            f"there is no folder {base}; relative paths start from the project folder",
+            "data_path",
+            job.data_path,
+        )
     if not (dataset / DATASET_FILE).is_file():
         raise JobRefused.because(
             f"{dataset / DATASET_FILE} is missing; make the dataset with "
@@ -70,7 +77,8 @@ def _check_batch(dataset: Path, batch: str) -> None:
     if not (continual / batch).is_dir():
         known = sorted(p.name for p in continual.iterdir())[:10] if continual.is_dir() else []
         raise JobRefused.because(
-            f"there is no batch {continual / batch}; known batches: {', '.join(known) or 'none'}",
+            f"there is no batch {continual / batch}; known batches: {', '.join(known) or 'none'}; "
+            "name one of them, or add one with scripts/update_dataset.py",
             "batch",
             batch,
         )
@@ -97,7 +105,7 @@ def _check_checkpoint(
     if not index.is_file() and not (folder / CHECKPOINT_MANIFEST).is_file():
         raise JobRefused.because(
             f"{folder} holds no checkpoint (neither checkpoints/{CHECKPOINT_INDEX} nor "
-            f"{CHECKPOINT_MANIFEST})",
+            f"{CHECKPOINT_MANIFEST}); name a train job, or one of its checkpoints",
             "checkpoint_path",
             value,
         )

@@ -145,7 +145,8 @@ def _place(request: Request, job: Job, folder: JobFolder | None) -> tuple[JobFol
 def _end_badly(error: BaseException, folder: JobFolder | None) -> ExitCode:
     code = exit_code_of(error)
     details = error if code is ExitCode.INTERNAL else None
-    _log.error("%s: %s", code.kind, message_of(error, code), exc_info=details)
+    level = logging.WARNING if code is ExitCode.INTERRUPTED else logging.ERROR
+    _log.log(level, "%s: %s", code.kind, message_of(error, code), exc_info=details)
     if folder is None:
         return code
     try:

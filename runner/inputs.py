@@ -106,7 +106,9 @@ def _chosen_step(checkpoints: Path, prefix: str) -> Path:
     chosen = checkpoints / str(name)
     if name is None or not (chosen / CHECKPOINT_MANIFEST).is_file():
         steps = ", ".join(map(str, index.get("steps", []))) or "none"
-        raise CheckpointError(f"prefix = {prefix}: not in {checkpoints}; there are: {steps}")
+        raise CheckpointError(
+            f"prefix = {prefix}: not in {checkpoints}; there are: {steps}, and last and best"
+        )
     return chosen
 
 

@@ -11,12 +11,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 STANDARD_ERROR = 2
+CHATTY = ("websockets", "numba", "matplotlib", "PIL")
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 def begin_log() -> None:
     """Send log lines to standard error."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format=_FORMAT, force=True)
+    for name in CHATTY:
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 @contextlib.contextmanager

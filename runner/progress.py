@@ -18,6 +18,7 @@ from runner.records import plain
 PROGRESS_INTERVAL_S = 0.5
 SHOWN_CHARS = 1000
 _HIDDEN = ("time", "event", "phase", "step", "total")
+_ROW_SHOWN = ("tto", "step", "split", "images", "psnr", "psnr_gain", "ssim", "lpips")
 _log = logging.getLogger("runner")
 
 
@@ -77,9 +78,10 @@ class ProgressWriter:
 def _for_people(record: dict[str, Any]) -> str:
     match record:
         case {"event": "progress", "phase": phase, "step": step, "total": total}:
-            return f"{phase} {step}/{total} {_pairs(record, _HIDDEN)}"
+            return f"{phase} {step}/{total} {_pairs(record, _HIDDEN)}".rstrip()
         case {"event": "metrics", "rows": rows}:
-            return "metrics " + "; ".join(_pairs(row, ()) for row in rows)[:SHOWN_CHARS]
+            shown = ({name: row.get(name) for name in _ROW_SHOWN} for row in rows)
+            return "metrics " + "; ".join(_pairs(row, ()) for row in shown)[:SHOWN_CHARS]
         case _:
             return f"{record['event']} {_pairs(record, ('time', 'event'))[:SHOWN_CHARS]}"
 

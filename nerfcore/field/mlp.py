@@ -7,9 +7,7 @@ import torch
 from torch import Tensor
 
 
-def forward(
-    x: Tensor, weights: list[Tensor], *, last: bool = True
-) -> tuple[Tensor, list[Tensor]]:
+def forward(x: Tensor, weights: list[Tensor], *, last: bool = True) -> tuple[Tensor, list[Tensor]]:
     """Apply the MLP to [N, in]; return the output [N, out] and each layer's input.
 
     With `last` false the last layer is left out (its output is not needed to go backward).

@@ -99,11 +99,14 @@ class _Run:
         self.on_progress = on_progress
         self.rng = np.random.default_rng(settings.seed)
         self.first_step = 0
+        self.used_before_s = 0.0
         self.scene = self._scene(dataset, partition, store, start)
         self.learner = Learner(self.scene, self.rng)
         if start is not None and settings.resume:
             self.learner.adams, self.learner.background_adam = load_optimiser(start, self.scene)
-            self.first_step = int(read_manifest(start)["step"])
+            manifest = read_manifest(start)
+            self.first_step = int(manifest["step"])
+            self.used_before_s = float(manifest["extra"].get("used_s", 0.0))
         self.stepper = self._stepper(dataset, partition, store)
         self.validation = self._validation(dataset)
         self.checkpoints = CheckpointStore(folder, settings.keep_checkpoints)
@@ -166,8 +169,12 @@ class _Run:
         s = self.settings
         used = 0.0
         if s.time_limit_s is not None:
-            used = (time.monotonic() - self.began_s) / s.time_limit_s
+            used = self._used_s() / s.time_limit_s
         return max(step / max(1, s.outer_steps), used)
+
+    def _used_s(self) -> float:
+        """Seconds of training so far, those of interrupted attempts included."""
+        return self.used_before_s + time.monotonic() - self.began_s
 
     def _one_step(self, step: int) -> None:
         s = self.settings
@@ -185,7 +192,7 @@ class _Run:
     def _report(self, step: int, mse: float, samples_a_ray: float) -> None:
         now_s = time.monotonic()
         done = self._progress(step)
-        elapsed_s = now_s - self.began_s
+        elapsed_s = self._used_s()
         rate = (self.rays - self.rays_reported) / max(1e-6, now_s - self.reported_s)
         self.reported_s, self.rays_reported = now_s, self.rays
         self.on_progress(
@@ -215,7 +222,7 @@ class _Run:
 
     def _save(self, step: int) -> Path:
         optimisers = (self.learner.adams, self.learner.background_adam)
-        extra = {"algo": self.settings.algo, "rays": self.rays}
+        extra = {"algo": self.settings.algo, "rays": self.rays, "used_s": self._used_s()}
         path = self.checkpoints.save(self.scene, step, self.psnr, extra, optimisers)
         self.on_progress(
             {"event": "checkpoint", "step": step, "path": str(path), "psnr": self.psnr}

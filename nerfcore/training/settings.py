@@ -37,7 +37,8 @@ class TrainSettings:
         algo: "joint" trains all experts on all rays; "fomaml" meta-trains on ground cells.
         model, sampling: see there.
         rates: Adam's rates at the start; they fall by `decay_factor` over the run.
-        outer_steps: steps; time_limit_s: stop cleanly after this long, None = never.
+        outer_steps: steps; time_limit_s: stop cleanly after this long (attempts that
+            were resumed counted in), None = never.
         batch_rays: rays of a joint step.
         support_rays, query_rays: rays of an episode's two parts.
         tasks: episodes an expert in one outer step.

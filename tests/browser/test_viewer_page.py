@@ -1,14 +1,11 @@
 """A person's path through the viewer's page in headless Chromium."""
 
-import importlib
-import os
-import shutil
 from collections.abc import Iterator
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from chromium import launched_chromium, shot
 from running_viewer import RunningViewer, running_viewer, until
 from wire import difference
 
@@ -16,20 +13,6 @@ from nerfcore.viewer import EndReason, ViewEnd, overview_camera
 from nerfcore.viewer.colours import Show, paint
 from nerfcore.viewer.screenshots import read_view
 
-if not os.environ.get("CI"):
-    pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-playwright_api = importlib.import_module("playwright.sync_api")
-
-CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 CANVAS_PX = (900, 600)
 DEPTH_MAX_M = 300.0
 pytestmark = pytest.mark.filterwarnings("ignore:Queued a .* on a closed connection")
@@ -38,15 +21,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:Queued a .* on a closed connecti
 @pytest.fixture(scope="module")
 def browser():
     """Debian's Chromium; without it the tests fail in CI and are skipped elsewhere."""
-    if not (Path(CHROMIUM).is_file() or shutil.which(CHROMIUM)):
-        reason = f"{CHROMIUM} is missing: apt-get install chromium, or set CHROMIUM"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    with playwright_api.sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=FLAGS)
+    with launched_chromium() as launched:
         yield launched
-        launched.close()
 
 
 @pytest.fixture
@@ -65,16 +41,6 @@ def page(browser, viewer):
     opened.get_by_role("button", name="End viewer").wait_for(timeout=30_000)
     yield opened
     context.close()
-
-
-def shot(page, name: str) -> np.ndarray:
-    """Return the page as u8[H, W, 3] RGB; kept in the folder SKYLINE_BROWSER_SHOTS, if set."""
-    png = page.screenshot()
-    if kept_in := os.environ.get("SKYLINE_BROWSER_SHOTS"):
-        (Path(kept_in) / f"{name}.png").write_bytes(png)
-    picture = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
-    assert picture is not None
-    return picture[..., ::-1]
 
 
 def scene_part(picture: np.ndarray) -> np.ndarray:

@@ -71,30 +71,39 @@ def running_broker(folder: Path, port: int = 0) -> Iterator[tuple[str, subproces
 class Bench:
     """A project folder with a dataset, a topic of its own on a broker, and mediators on it."""
 
-    def __init__(self, project: Path, address: str) -> None:
+    def __init__(self, project: Path, address: str, logs: Path | None = None) -> None:
         self.project = project
-        self.logs = project / "logs"
+        self.logs = logs or project / "logs"
+        self.stderr = self.logs.parent / "stderr.txt"
         self.address = address
         name = f"jobs-{project.name[-40:]}-{time.monotonic_ns()}"
         self.settings = KafkaSettings(address, jobs_topic=name, dlq_topic=f"{name}.dlq",
                                       embedded=True)  # fmt: skip
         self.mediators: list[subprocess.Popen[str]] = []
-        dataset = project / "data/drz/out/city"
+        self.make_dataset()
+        self._producer: Producer | None = None
+        self._old_events: set[tuple[int, int]] = set()
+        self._old_events = {(m.partition, m.offset) for m in self.read_events()}
+
+    def make_dataset(self) -> None:
+        """Make a dataset that is one for the mediator; fake runners do not look into it."""
+        dataset = self.project / "data/drz/out/city"
         (dataset / "masks/g22").mkdir(parents=True)
         (dataset / "dataset.json").write_text("{}")
         (dataset / "masks/g22/partition.json").write_text("{}")
-        self._producer: Producer | None = None
-        self._old_events: set[tuple[int, int]] = set()
-        self._old_events = {(m.partition, m.offset) for m in self._read_events()}
 
-    def start(self, **options: object) -> subprocess.Popen[str]:
-        """Start a mediator with fake runners; its stderr goes to a file."""
+    def command(self, **options: object) -> list[str]:
+        """Give the command of a mediator with fake runners."""
         pairs = [f"{name}={value}" for name, value in options.items()]
         topic = f"topic={self.settings.jobs_topic}"
         broker = str(options.get("broker", self.address))
-        command = [sys.executable, str(HERE / "fake_mediator.py"), str(self.project), broker]
-        with (self.project / "stderr.txt").open("a") as errors:
-            process = subprocess.Popen([*command, topic, *pairs], stderr=errors, text=True)
+        mediator = [sys.executable, str(HERE / "fake_mediator.py"), str(self.project), broker]
+        return [*mediator, topic, *pairs]
+
+    def start(self, **options: object) -> subprocess.Popen[str]:
+        """Start a mediator; its stderr goes to a file."""
+        with self.stderr.open("a") as errors:
+            process = subprocess.Popen(self.command(**options), stderr=errors, text=True)
         self.mediators.append(process)
         return process
 
@@ -131,7 +140,7 @@ class Bench:
         finally:
             ledger.close()
 
-    def wait_state(self, job_id: str, state: str) -> JobRecord:
+    def wait_state(self, job_id: str, state: str, deadline_s: float = DEADLINE_S) -> JobRecord:
         """Wait until a job is in a state; fail at once when it ended in another."""
 
         def there() -> JobRecord | None:
@@ -140,7 +149,7 @@ class Bench:
                 raise AssertionError(f"job {job_id} is {job.state}: {job.reason}\n{self.log()}")
             return job if job is not None and job.state == state else None
 
-        return wait_for(f"job {job_id} {state}", there)
+        return wait_for(f"job {job_id} {state}", there, deadline_s)
 
     def runs(self, job_id: str) -> list[int]:
         """Give the process numbers of a job's runs so far."""
@@ -160,13 +169,14 @@ class Bench:
         by its number; repeats are left out here.
         """
         events: dict[int, dict[str, Any]] = {}
-        for message in self._read_events():
+        for message in self.read_events():
             event = json.loads(message.value or b"{}")
             if event["job_id"] == job_id:
                 assert events.setdefault(event["seq"], event) == event
         return list(events.values())
 
-    def _read_events(self) -> list[Message]:
+    def read_events(self) -> list[Message]:
+        """Give the messages of the events topic since this bench was made."""
         with TopicReader(self.settings, self.settings.events_topic) as reader:
             messages = reader.read_all()
         return [m for m in messages if (m.partition, m.offset) not in self._old_events]
