@@ -106,7 +106,8 @@ class _Run:
             self.learner.adams, self.learner.background_adam = load_optimiser(start, self.scene)
             manifest = read_manifest(start)
             self.first_step = int(manifest["step"])
-            self.used_before_s = float(manifest["extra"].get("used_s", 0.0))
+            if settings.same_run:
+                self.used_before_s = float(manifest["extra"].get("used_s", 0.0))
         self.stepper = self._stepper(dataset, partition, store)
         self.validation = self._validation(dataset)
         self.checkpoints = CheckpointStore(folder, settings.keep_checkpoints)

@@ -37,8 +37,8 @@ class TrainSettings:
         algo: "joint" trains all experts on all rays; "fomaml" meta-trains on ground cells.
         model, sampling: see there.
         rates: Adam's rates at the start; they fall by `decay_factor` over the run.
-        outer_steps: steps; time_limit_s: stop cleanly after this long (attempts that
-            were resumed counted in), None = never.
+        outer_steps: steps; time_limit_s: stop cleanly after this long (with
+            `same_run` earlier attempts count), None = never.
         batch_rays: rays of a joint step.
         support_rays, query_rays: rays of an episode's two parts.
         tasks: episodes an expert in one outer step.
@@ -49,6 +49,7 @@ class TrainSettings:
         keep_checkpoints: how many to keep (besides the best).
         downscale: factor of the image size.
         resume: continue with the optimiser's state, not only the weights.
+        same_run: the start is an interrupted attempt's checkpoint, whose time counts.
         memory_bytes: pixels above this are memory-mapped.
     """
 
@@ -73,6 +74,7 @@ class TrainSettings:
     keep_checkpoints: int = 3
     downscale: float = 1.0
     resume: bool = False
+    same_run: bool = False
     seed: int = 0
     device: str = "auto"
     backend: BackendName = "auto"

@@ -1,5 +1,6 @@
 """Owns a train job: the engine's training run, its progress, plots and checkpoints."""
 
+import dataclasses
 import logging
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,9 @@ def run(context: JobContext[TrainJob]) -> dict[str, Any]:
     if start is not None:
         require_same_partition(start, partition)
     settings = _settings(job, start, resume=resume)
+    settings = dataclasses.replace(
+        settings, same_run=start is not None and start.is_relative_to(folder.root)
+    )
     first_step = int(read_manifest(start)["step"]) if start is not None and resume else 0
     with Plots(folder.tensorboard, first_step) as plots:
         result = train(
