@@ -20,7 +20,7 @@ RUN touch constraints.txt \
     && pip install --extra-index-url "${TORCH_INDEX}" --constraint constraints.txt .
 
 COPY . .
-RUN pip install --no-deps --force-reinstall . \
+RUN pip install --no-deps --force-reinstall . lpips==0.1.4 \
     && mkdir -p data logs \
     && chmod 0777 data logs
 

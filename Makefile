@@ -28,7 +28,7 @@ install: $(DEV_STAMP) ## Make .venv with everything, development tools included
 
 .PHONY: demo
 demo: $(RUN_STAMP) ## Run the synthetic city end to end; VIEW=0 ends after the metrics table
-	@$(VENV_PYTHON) scripts/demo.py $(if $(filter 0,$(VIEW)),--no-view)
+	@$(VENV_PYTHON) scripts/demo.py $(if $(filter 0,$(VIEW)),--no-view --strict)
 
 .PHONY: test
 test: $(DEV_STAMP) ## Run all tests that need no GPU; PYTEST_ARGS chooses, e.g. tests/unit

@@ -104,7 +104,7 @@ class DataFields(JobFields):
     boundary_margin: Annotated[float, Field(ge=1, le=4)] | None = Field(
         None,
         description="experts within this ratio of the nearest one's distance are blended, at most "
-        "the partition's; null = the partition's own (short name: bm)",
+        "the partition's; null = the partition's own (short name: bm; reference: 1.05)",
     )
 
     @model_validator(mode="after")
@@ -141,7 +141,10 @@ class ModelFields(JobFields):
         "black", description="background where no_bg_nerf is true"
     )
     log2_hashmap_size: int = Field(
-        19, ge=10, le=24, description="rows of an expert's table per level, as a power of two"
+        19,
+        ge=10,
+        le=24,
+        description="rows of an expert's table per level, as a power of two (reference: 20)",
     )
     max_resolution: int = Field(
         4096, ge=16, le=1_048_576, description="cells along the box's longest edge, finest level"
@@ -188,14 +191,18 @@ class RenderFields(JobFields):
         le=2**31,
         description="accepted for the reference's jobs; the engine bounds its memory by itself",
     )
-    use_occ: bool = Field(True, description="skip cells known to be empty")
+    use_occ: bool = Field(
+        True, description="skip cells known to be empty (reference: false by default)"
+    )
 
 
 class OptimizerFields(JobFields):
     """Learning rates (per step, unitless) and their schedule."""
 
     optimizer: Literal["adam"] = Field("adam", description="optimiser of training and adaptation")
-    lr: LearningRate = Field(1e-4, description="learning rate of what has no rate of its own")
+    lr: LearningRate = Field(
+        1e-4, description="accepted for the reference's jobs; every part has a rate of its own"
+    )
     encoding_lr: LearningRate = Field(1e-2, description="learning rate of the hash tables")
     sigma_lr: LearningRate = Field(2e-3, description="learning rate of the density MLPs")
     color_lr: LearningRate = Field(2e-3, description="learning rate of the colour MLPs")

@@ -20,15 +20,26 @@ Steps = Annotated[int, Field(ge=1, le=10_000_000)]
 Rays = Annotated[int, Field(ge=16, le=4_194_304)]
 
 
+INNER_FIELDS = frozenset({"inner_iter", "inner_lr"})
+
+
 class EpisodeFields(GeneralFields):
     """Meta-learning: tasks made of rays of one ground cell of one expert."""
 
     algo: Literal["joint", "fomaml"] = Field(
         "joint",
-        description="joint = all experts on all rays; fomaml = first-order meta-learning",
+        description="joint = all experts on all rays; fomaml = first-order meta-learning; left out "
+        "it is fomaml when the job states inner_iter or inner_lr (as the reference's jobs do), "
+        "else joint",
     )
     inner_iter: int = Field(8, ge=1, le=1000, description="inner steps per task")
-    inner_lr: float = Field(0.015, gt=0, le=10, description="inner learning rate")
+    inner_lr: float = Field(
+        0.015,
+        gt=0,
+        le=10,
+        description="inner learning rate of the tables; the MLPs keep their ratio to it. The inner "
+        "loop is Adam on tables and MLPs, as test time is (the reference: SGD on the MLPs only)",
+    )
     outer_steps: Steps = Field(20_000, description="training steps (joint or meta)")
     batch_size: int = Field(3, ge=1, le=1024, description="tasks per expert and step")
     test_batch_size: int = Field(
@@ -47,6 +58,14 @@ class EpisodeFields(GeneralFields):
     query_rays: Rays = Field(2000, description="rays a task is scored on, from other images")
     cell_dim: int = Field(5, ge=1, le=256, description="ground cells along each side of an expert")
     fim: Literal[False] = Field(False, description="Fisher weighting; not in this version")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _meta_learning_where_the_reference_does(cls, values: object) -> object:
+        """A job that states an inner loop but no `algo` means meta-learning."""
+        if isinstance(values, dict) and "algo" not in values and INNER_FIELDS & values.keys():
+            return {**values, "algo": "fomaml"}
+        return values
 
 
 class TrainJob(

@@ -139,7 +139,8 @@ class Demo:
         state = self.logs / DISCOVERY_NAME
         log = ROOT / DEMO / "broker.out"
         found = find_broker(None, state)
-        if found is not None and found.source == "discovery":
+        announced = read_discovery(state) or {}
+        if found is not None and found.cluster_id == announced.get("cluster_id", ""):
             self._broker = found.bootstrap
         else:
             port = 0 if found is not None else 9092

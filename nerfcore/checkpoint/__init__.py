@@ -6,10 +6,11 @@ from nerfcore.checkpoint.files import (
     read_manifest,
     save_checkpoint,
 )
-from nerfcore.checkpoint.store import CheckpointStore, resolve_checkpoint
+from nerfcore.checkpoint.store import CheckpointStore, announce, resolve_checkpoint
 
 __all__ = [
     "CheckpointStore",
+    "announce",
     "load_checkpoint",
     "load_optimiser",
     "read_manifest",

@@ -93,6 +93,14 @@ class CheckpointStore:
                     path.unlink()
 
 
+def announce(folder: Path, name: str) -> None:
+    """Make a checkpoint folder that lies in `folder` already its newest one in the index."""
+    index = _read_index(folder) or {"best": None, "best_psnr": None, "steps": []}
+    steps = [step for step in index["steps"] if step != name] + [name]
+    index = {**index, "last": name, "best": index["best"] or name, "steps": steps}
+    atomic.write_text(folder / INDEX, json.dumps(index) + "\n")
+
+
 def _read_index(folder: Path) -> dict[str, Any] | None:
     path = folder / INDEX
     if not path.exists():

@@ -218,6 +218,6 @@ def _caption(text: str, width_px: int) -> Rgb8:
     strip = np.full((_CAPTION_HEIGHT_PX, width_px, 3), 255, np.uint8)
     plain = text.encode("ascii", "replace").decode()
     (needed_px, _), _ = cv2.getTextSize(plain, _FONT, 0.45, 1)
-    scale = 0.45 * min(1.0, max(0.6, (width_px - 8) / max(needed_px, 1)))
+    scale = 0.45 * min(1.0, max(0.45, (width_px - 8) / max(needed_px, 1)))
     cv2.putText(strip, plain, (4, _CAPTION_HEIGHT_PX - 7), _FONT, scale, (0, 0, 0), 1, cv2.LINE_AA)
     return strip

@@ -54,11 +54,15 @@ class Rates:
 
 @dataclass(frozen=True)
 class FastWeights:
-    """One expert's own copy of its parameters with a gradient buffer (inner loops)."""
+    """One expert's own copy of its parameters with a gradient buffer (inner loops).
+
+    `with_background` also gathers the background's gradient, into the learner's buffer.
+    """
 
     expert: int
     parameters: Parameters
     grads: Parameters
+    with_background: bool = False
 
 
 def psnr_of(mse: float) -> float:
@@ -114,7 +118,10 @@ class Learner:
             for_gradient=True,
         )
         mse, grad = self._pixel_loss(
-            traced.composited, traced.harmonics, batch.rgbs, with_background=fast is None
+            traced.composited,
+            traced.harmonics,
+            batch.rgbs,
+            with_background=fast is None or fast.with_background,
         )
         if not math.isfinite(mse):
             return mse, traced.sample_count

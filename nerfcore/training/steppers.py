@@ -71,7 +71,9 @@ class FomamlStepper:
                 episode = self.episodes.draw(expert, s.support_rays, s.query_rays)
                 rays += s.inner_steps * len(episode.support) + len(episode.query)
                 samples += self._adapt(episode.expert, episode.support)
-                at_copy = FastWeights(expert, self.fast, learner.grads[expert])
+                at_copy = FastWeights(
+                    expert, self.fast, learner.grads[expert], with_background=True
+                )
                 mse, shaded = learner.gradient(episode.query, at_copy)
                 errors.append(mse)
                 samples += shaded

@@ -2,7 +2,8 @@
 
 - holdout with a batch: adapt on the batch's adapt split; score its held-out split (`new_heldout`),
   the adapted images (`adapted`) and the validation images (`old_val`).
-- holdout without a batch: adapt on the even-numbered validation images, score the odd ones.
+- holdout without a batch: adapt on the even-numbered validation images, score the odd ones; with
+  nothing to adapt (tto 0 alone) score every validation image (`old_val`).
 - fit: adapt on and score the same images: the whole batch, or every validation image.
 """
 
@@ -77,6 +78,8 @@ def _validation_plan(job: EvalJob, dataset: Dataset) -> Plan:
     val = dataset.val
     if job.protocol == "fit":
         return Plan((val,), None, (("adapted", (val,)),))
+    if job.tto_steps[-1] == 0:
+        return Plan((), None, (("old_val", (val,)),))
     even, odd = val.subset(range(0, len(val), 2)), val.subset(range(1, len(val), 2))
     return Plan((even,), None, (("new_heldout", (odd,)),))
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from configs import ViewJob
 from nerfcore.adapt import Adapter
-from nerfcore.checkpoint import save_checkpoint
+from nerfcore.checkpoint import announce, save_checkpoint
 from nerfcore.data.images import ImageStore
 from nerfcore.viewer import EndReason, overview_camera, serve
 from nerfcore.viewer.address import check_free
@@ -74,6 +74,7 @@ def _saver(context: JobContext[ViewJob], model: Loaded) -> Callable[[Path], None
     def save(path: Path) -> None:
         extra = {"adapted_from": origin, "batch": context.job.batch}
         save_checkpoint(model.scene, path, model.step, extra)
+        announce(path.parent, path.name)
         context.progress.event("checkpoint", path=path, step=model.step)
 
     return save

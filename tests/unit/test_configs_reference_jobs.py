@@ -98,3 +98,13 @@ def test_the_short_name_of_the_margin_is_accepted() -> None:
     """`bm` means `boundary_margin`."""
     job = configs.parse_job({"op": "train", "data_dirname": "p", "mask_dirname": "m", "bm": 1.2})
     assert job.boundary_margin == 1.2
+
+
+def test_a_job_with_an_inner_loop_and_no_algo_is_meta_learning() -> None:
+    """As in the reference; ours without an inner loop is joint training, a stated algo wins."""
+    paths = {"data_path": "data/x/", "data_dirname": "d", "mask_dirname": "m"}
+    found = [
+        parse_job({"op": "train", **paths, **more}).algo
+        for more in ({"inner_iter": 4}, {}, {"inner_lr": 0.1, "algo": "joint"})
+    ]
+    assert found == ["fomaml", "joint", "joint"]

@@ -10,6 +10,7 @@ from engine_scenes import rays_into, tiny_scene
 
 from nerfcore.checkpoint import (
     CheckpointStore,
+    announce,
     load_checkpoint,
     load_optimiser,
     resolve_checkpoint,
@@ -118,3 +119,13 @@ def test_a_table_too_large_is_refused_before_allocation() -> None:
     settings = ModelSettings(grid=HashGridSettings(levels=60, log2_size=24, max_resolution=65536))
     with pytest.raises(SettingsError, match=r"log2_hashmap_size 24: 4 experts need 4 x 4 x"):
         new_scene(scene.frame, scene.partition, settings, SamplingSettings(), cell_m=1.0)
+
+
+def test_a_checkpoint_saved_beside_becomes_the_last(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    for name in ("adapted3", "adapted9"):
+        save_checkpoint(tiny_scene(), folder / name, 3)
+        announce(folder, name)
+    assert resolve_checkpoint(tmp_path, "last").name == "adapted9"
+    assert resolve_checkpoint(tmp_path, "best").name == "adapted3"

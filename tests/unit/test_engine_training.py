@@ -210,3 +210,12 @@ def test_sampling_gets_finer_over_the_run() -> None:
     steps = [training_sampling(final, p).step_m for p in (0.0, 0.2, 0.4, 0.8, 1.0)]
     assert steps == sorted(steps, reverse=True)
     assert steps[0] > 2 * final.step_m and steps[-1] == final.step_m
+
+
+def test_query_rays_of_a_meta_step_also_teach_the_background() -> None:
+    scene = tiny_scene(1, 2, margin=1.5)
+    learner = Learner(scene, np.random.default_rng(0))
+    fast = {n: v.clone() for n, v in scene.experts[1].items()}
+    weights = FastWeights(1, fast, learner.grads[1], with_background=True)
+    learner.gradient(grey_batch(), weights)
+    assert all(bool(g.any()) for g in learner.background_grads.values())

@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -99,6 +99,7 @@ class TestLadder:
             (640, 480),
         ]
 
+    @example(127, 3, 1.0)
     @given(st.integers(1, 4096), st.integers(1, 4096), st.floats(1, 1e8, allow_nan=False))
     def test_every_ladder_ends_at_full_size_and_only_grows(self, width, height, rays):
         camera = camera_at(0.0, width, height)
@@ -108,7 +109,7 @@ class TestLadder:
         assert widths == sorted(set(widths))
         first = rungs[0]
         is_floor = (
-            first.width_px < 2 * NARROWEST_PX or first.width_px <= width / COARSEST_DIVISOR + 1
+            first.width_px <= 2 * NARROWEST_PX or first.width_px <= width / COARSEST_DIVISOR + 1
         )
         assert len(rungs) == 1 or is_floor or (first.width_px - 1) * (first.height_px - 1) <= rays
 
