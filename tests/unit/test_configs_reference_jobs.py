@@ -104,7 +104,7 @@ def test_a_job_with_an_inner_loop_and_no_algo_is_meta_learning() -> None:
     """As in the reference; ours without an inner loop is joint training, a stated algo wins."""
     paths = {"data_path": "data/x/", "data_dirname": "d", "mask_dirname": "m"}
     found = [
-        parse_job({"op": "train", **paths, **more}).algo
+        configs.parse_job({"op": "train", **paths, **more}).algo
         for more in ({"inner_iter": 4}, {}, {"inner_lr": 0.1, "algo": "joint"})
     ]
     assert found == ["fomaml", "joint", "joint"]
