@@ -5,20 +5,19 @@ its intrinsics belong to the stored rows and columns. Pixel centres lie at +0.5.
 """
 
 import os
-import tempfile
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from nerfcore.data.array_file import ArrayFile, Scalar
 from nerfcore.data.records import ImageSet
 from nerfcore.errors import DataError
 
-DEFAULT_BUDGET_BYTES = 8 * 1024**3
+DEFAULT_BUDGET_BYTES = 1024**3
 _READ_RGB = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 
 
@@ -105,8 +104,8 @@ class ImageStore:
 
     Attributes:
         names: image names.
-        pixels: u8[total, 3], sRGB.
-        valid: bool[total], or None when every pixel is valid.
+        pixels: u8[total, 3], sRGB; above the budget an `ArrayFile`, which is read as an array is.
+        valid: the same of bool[total], or None when every pixel is valid.
         offsets: i64[N], first pixel of each image.
         widths, heights: i32[N], px after downscaling.
         intrinsics: f32[N, 4], fx, fy, cx, cy in px after downscaling.
@@ -126,11 +125,12 @@ class ImageStore:
         Args:
             images: one or several sets, joined in order.
             downscale: factor the size is multiplied by, 0 < x <= 1 (area averaging).
-            budget_bytes: above this, the buffer is an unnamed temporary file, mapped into memory.
+            budget_bytes: above this, pixels and masks lie in unnamed temporary files.
             on_progress: called with (images done, images in all).
 
         Raises:
-            DataError: a photograph is unreadable or not of its listed size; downscale out of range.
+            DataError: a photograph is unreadable or not of its listed size; downscale out of range;
+                the temporary folder is full.
         """
         if not 0.0 < downscale <= 1.0:
             raise DataError(f"downscale: {downscale} is outside 0 < downscale <= 1")
@@ -150,18 +150,11 @@ class ImageStore:
         counts = sizes.astype(np.int64).prod(axis=1)
         self.offsets = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int64)[: len(counts)]
         total = int(counts.sum())
-        self._file: IO[bytes] | None = None
-        self.pixels = self._buffer(total, budget_bytes)
         masked = any(path is not None for path in every.valid_paths)
-        self.valid: NDArray[np.bool_] | None = np.ones(total, np.bool_) if masked else None
+        in_files = total * (4 if masked else 3) > budget_bytes
+        self.pixels = _buffer((total, 3), np.uint8, in_files)
+        self.valid = _buffer((total,), np.bool_, in_files) if masked else None
         self._fill(every, on_progress)
-
-    def _buffer(self, total: int, budget_bytes: int) -> NDArray[np.uint8]:
-        if total * 3 <= budget_bytes:
-            return np.empty((total, 3), np.uint8)
-        # An unnamed file: the system frees it when the store is closed or the process is killed.
-        self._file = tempfile.TemporaryFile(prefix="skyline-pixels-")  # noqa: SIM115
-        return np.memmap(self._file, np.uint8, "w+", shape=(total, 3))  # pyright: ignore
 
     def _fill(self, every: ImageSet, on_progress: Callable[[int, int], None] | None) -> None:
         with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
@@ -181,12 +174,9 @@ class ImageStore:
         picture = read_photograph(path)
         _check_size(path, picture.shape[:2], listed)
         size = (int(self.widths[index]), int(self.heights[index]))
-        self.image(index)[...] = _shrunk(picture, size)
-        if mask_path is not None:
-            mask = read_mask(mask_path)
-            _check_size(mask_path, mask.shape, listed)
-            # A reduced pixel counts only when all it averages is valid.
-            self.valid_mask(index)[...] = _shrunk(mask, size) == 255
+        self.pixels[self._span(index)] = _shrunk(picture, size).reshape(-1, 3)
+        if self.valid is not None:
+            self.valid[self._span(index)] = _valid_pixels(mask_path, listed, size)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -196,12 +186,12 @@ class ImageStore:
         return slice(start, start + int(self.widths[index]) * int(self.heights[index]))
 
     def image(self, index: int) -> NDArray[np.uint8]:
-        """Return image `index` as a view, u8[H, W, 3]."""
+        """Return image `index` u8[H, W, 3]: a view, or a copy when pixels lie in a file."""
         shape = (int(self.heights[index]), int(self.widths[index]), 3)
         return self.pixels[self._span(index)].reshape(shape)
 
     def valid_mask(self, index: int) -> NDArray[np.bool_]:
-        """Return which pixels of image `index` are valid, bool[H, W] (a view when any is not)."""
+        """Return which pixels of image `index` are valid, bool[H, W] (view or copy)."""
         shape = (int(self.heights[index]), int(self.widths[index]))
         if self.valid is None:
             return np.ones(shape, np.bool_)
@@ -209,17 +199,35 @@ class ImageStore:
 
     def close(self) -> None:
         """Give the pixels' memory or temporary file back; the store is empty afterwards."""
+        for buffer in (self.pixels, self.valid):
+            if isinstance(buffer, ArrayFile):
+                buffer.close()
         self.pixels = np.empty((0, 3), np.uint8)
         self.valid = None
-        if self._file is not None:
-            self._file.close()
-            self._file = None
 
     def __enter__(self) -> "ImageStore":
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _buffer(
+    shape: tuple[int, ...], dtype: type[Scalar], in_file: bool
+) -> NDArray[Scalar] | ArrayFile[Scalar]:
+    return ArrayFile(shape, dtype) if in_file else np.empty(shape, dtype)
+
+
+def _valid_pixels(
+    path: Path | None, listed: tuple[int, int], size: tuple[int, int]
+) -> NDArray[np.bool_]:
+    """Which pixels of a reduced image are valid, bool[H * W]."""
+    if path is None:
+        return np.ones(size[0] * size[1], np.bool_)
+    mask = read_mask(path)
+    _check_size(path, mask.shape, listed)
+    # A reduced pixel counts only when all it averages is valid.
+    return (_shrunk(mask, size) == 255).reshape(-1)
 
 
 def _shrunk(picture: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:

@@ -1,12 +1,17 @@
 """Photographs in memory: sizes, scales, masks, and the temporary file."""
 
+import errno
+import os
+
 import cv2
 import numpy as np
 import pytest
 
+from nerfcore.data.array_file import ArrayFile
 from nerfcore.data.images import ImageStore, scaled_size
 from nerfcore.data.records import ImageSet
 from nerfcore.errors import DataError
+from nerfcore.training.pixels import PixelSampler
 
 SIZES = [(40, 30), (64, 48), (33, 21)]
 
@@ -81,12 +86,78 @@ def test_reduced_masks_are_strict(tmp_path):
 
 
 def test_over_budget_uses_a_file(tmp_path):
-    """Above the budget the same pixels lie in a mapped temporary file; closing drops them."""
-    images = make_set(tmp_path)
-    with ImageStore(images, budget_bytes=100) as store:
-        assert isinstance(store.pixels, np.memmap)
-        assert np.array_equal(store.pixels, ImageStore(images).pixels)
-    assert len(store.pixels) == 0
+    """Above the budget the same pixels and masks lie in files, read alike; closing drops them."""
+    images = make_set(tmp_path, masks=(1,))
+    rng = np.random.default_rng(0)
+    with ImageStore(images, budget_bytes=100) as store, ImageStore(images) as held:
+        assert isinstance(store.pixels, ArrayFile) and isinstance(store.valid, ArrayFile)
+        assert isinstance(held.pixels, np.ndarray) and isinstance(held.valid, np.ndarray)
+        assert len(store.pixels) == len(held.pixels) == len(store.valid)
+        flat = rng.integers(0, len(held.pixels), 500)
+        assert np.array_equal(store.pixels[flat], held.pixels[flat])
+        assert np.array_equal(store.valid[flat], held.valid[flat])
+        for index in range(len(images)):
+            assert np.array_equal(store.image(index), held.image(index))
+            assert np.array_equal(store.valid_mask(index), held.valid_mask(index))
+        drawn = PixelSampler(store, np.random.default_rng(4)).draw(300)
+        same = PixelSampler(held, np.random.default_rng(4)).draw(300)
+        assert np.array_equal(drawn.rgbs, same.rgbs)
+    assert len(store.pixels) == 0 and store.valid is None
+
+
+def test_masks_count_towards_the_budget(tmp_path):
+    """A store whose pixels alone would fit, but not with their masks, goes to files."""
+    pixels = sum(w * h for w, h in SIZES)
+    plain = make_set(tmp_path)
+    assert isinstance(ImageStore(plain, budget_bytes=3 * pixels).pixels, np.ndarray)
+    masked = make_set(tmp_path, masks=(0,))
+    with ImageStore(masked, budget_bytes=3 * pixels) as store:
+        assert isinstance(store.pixels, ArrayFile)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.bool_, np.float32])
+@pytest.mark.parametrize("shape", [(7,), (7, 3), (7, 2, 2)])
+def test_array_file_reads_what_was_written(shape, dtype):
+    """Rows and spans come back as an array's, for any row shape."""
+    want = np.random.default_rng(2).integers(0, 2, shape).astype(dtype)
+    kept = ArrayFile(shape, dtype)
+    kept[0:3], kept[3:7] = want[:3], want[3:]
+    rows = np.array([6, 0, 0, 3], np.int32)
+    assert np.array_equal(kept[rows], want[rows]) and kept[rows].dtype == dtype
+    assert np.array_equal(kept[2:5], want[2:5]) and kept[5:2].shape == (0, *shape[1:])
+    assert kept[np.empty(0, np.int64)].shape == (0, *shape[1:])
+    kept.close()
+
+
+def test_array_file_refuses_what_it_cannot_read():
+    """Rows out of range or unwritten, masks as indices, strides and misfits are errors."""
+    kept = ArrayFile((5, 3), np.uint8)
+    kept[0:1] = np.zeros((1, 3), np.uint8)
+    with pytest.raises(IndexError, match="1 of 2 rows"):
+        kept[np.array([0, 4])]
+    for wrong in (np.array([-1]), np.array([5])):
+        with pytest.raises(IndexError, match=r"outside 0\.\.4"):
+            kept[wrong]
+    with pytest.raises(IndexError, match="not all written"):
+        kept[0:5]
+    with pytest.raises(IndexError, match="type bool"):
+        kept[np.ones(5, np.bool_)]
+    with pytest.raises(IndexError, match="step 2"):
+        kept[0:4:2]
+    with pytest.raises(IndexError, match="do not fit"):
+        kept[0:2] = np.zeros((3, 3), np.uint8)
+    kept.close()
+
+
+def test_a_full_disk_is_said(tmp_path, monkeypatch):
+    """When the temporary folder is full the error names it and what to do."""
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(DataError, match=r"No space left on device.*set TMPDIR"):
+        ImageStore(make_set(tmp_path), budget_bytes=100)
 
 
 def test_progress_is_reported(tmp_path):
