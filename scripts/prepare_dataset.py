@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Prepare a flight (COLMAP model + photographs) as a dataset: see `nerfcore.data.prepare`."""
+"""Prepare a flight as a dataset: see `nerfcore.data.prepare`."""
 
 import errno
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -25,7 +25,12 @@ def _option(name: str, text: str) -> typer.models.OptionInfo:
 
 
 def main(
-    data_path: Annotated[Path, _option("data_path", "folder with model/ and images/")],
+    data_path: Annotated[
+        Path,
+        _option(
+            "data_path", "folder with model/ and images/, or with transforms.json, or a JSON file"
+        ),
+    ],
     output_path: Annotated[Path, _option("output_path", "the dataset's folder, made here")],
     val_split: Annotated[
         float, _option("val_split", "share of images kept for validation, evenly spaced, 0..1")
@@ -56,11 +61,17 @@ def main(
     maximum_allowed_height: Annotated[
         float, _option("maximum_allowed_height", "metres above or below ground that points may be")
     ] = 200.0,
+    sfm: Annotated[
+        bool, _option("sfm", "the folder holds photographs with GPS only: reconstruct and place")
+    ] = False,
     overwrite: Annotated[
         bool, _option("overwrite", "replace a dataset, its partitions and batches included")
     ] = False,
+    resume: Annotated[
+        bool, _option("resume", "go on from a killed run; keep a dataset made by the same command")
+    ] = False,
 ) -> None:
-    """Prepare a flight (COLMAP model and photographs) for training."""
+    """Prepare a flight for training: COLMAP model, transforms.json, or photographs with GPS."""
     try:
         settings = PrepareSettings(
             val_split=val_split,
@@ -71,6 +82,8 @@ def main(
             points_low_alt_percentile=points_low_alt_percentile,
             maximum_allowed_height_m=maximum_allowed_height,
             overwrite=overwrite,
+            sfm=sfm,
+            resume=resume,
         )
         with progress_bar() as on_progress:
             dataset = prepare_dataset(data_path, output_path, settings, on_progress)
@@ -79,10 +92,11 @@ def main(
     _describe(dataset)
 
 
-def _refused(error: Exception) -> typer.Exit:
+def _refused(error: DataError | OSError) -> typer.Exit:
     """Say in one line what is wrong, and return the exit that goes with it."""
-    print(f"error: {error}", file=sys.stderr)
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    text = error.strerror if isinstance(error, OSError) and full else str(error)
+    print(f"error: {text}", file=sys.stderr)
     return typer.Exit(ExitCode.DISK_FULL if full else ExitCode.BAD_DATA)
 
 
@@ -110,7 +124,18 @@ def _describe(dataset: Dataset) -> None:
     print(f"one world unit    {frame.pose_scale_factor_m:.3f} m")
     print(f"ENU reference     {place}")
     print(f"altitude (Up)     ground {low_m:.1f} m, highest camera {high_m:.1f} m")
-    moved = read_listing(dataset.root / DATASET_FILE, DatasetRecord).settings["recentring"]
+    _describe_findings(read_listing(dataset.root / DATASET_FILE, DatasetRecord).settings)
+
+
+def _describe_findings(found: dict[str, Any]) -> None:
+    moved, alignment = found.get("recentring"), found.get("alignment")
+    print(f"source            {found.get('source', 'colmap')}")
+    if found.get("images_without_pose"):
+        print(f"without pose      {found['images_without_pose']} images, left out")
+    if found.get("points_dropped"):
+        print(f"outliers          {found['points_dropped']} points too high or too low, left out")
+    if found.get("observations_behind"):
+        print(f"behind cameras    {found['observations_behind']} observations, left out")
     if moved is not None:
         print(
             f"camera centres    {moved['moved']} moved by at most {moved['largest_move_m']:.2f} m: "
@@ -119,6 +144,12 @@ def _describe(dataset: Dataset) -> None:
         print(
             f"reprojection      {moved['before_px']:.3f} px as read, "
             f"{moved['after_px']:.3f} px now, {moved['listed_px']:.3f} px listed"
+        )
+    if alignment is not None:
+        print(
+            f"reconstruction    {alignment['reconstructed']} of {alignment['photographs']} "
+            f"photographs; GPS off by {alignment['median_m']:.2f} m (median), at most "
+            f"{alignment['largest_m']:.2f} m"
         )
 
 

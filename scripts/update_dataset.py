@@ -10,13 +10,14 @@ import typer
 
 from configs.exit_codes import ExitCode
 from nerfcore.data.progress import progress_bar
-from nerfcore.data.update import update_dataset
+from nerfcore.data.update import add_flight
 from nerfcore.errors import DataError
 
 
 def _option(name: str, text: str) -> typer.models.OptionInfo:
     """Return an option spelt with underscores, as in the reference system, or with dashes."""
-    return typer.Option(f"--{name}", f"--{name.replace('_', '-')}", help=text)
+    spellings = dict.fromkeys((f"--{name}", f"--{name.replace('_', '-')}"))
+    return typer.Option(*spellings, help=text)
 
 
 def main(
@@ -31,28 +32,34 @@ def main(
         bool,
         _option("ecef_to_enu", "the model is in ECEF (not needed: the dataset remembers)"),
     ] = False,
+    resume: Annotated[
+        bool, _option("resume", "go on from a killed run; keep a batch that is there already")
+    ] = False,
 ) -> None:
     """Add the new images of a later flight as continual/batch_%04d."""
     try:
         with progress_bar() as on_progress:
-            batch = update_dataset(
+            done = add_flight(
                 data_path,
                 update_path,
                 heldout_split=heldout_split,
                 ecef_to_enu=True if ecef_to_enu else None,
+                resume=resume,
                 on_progress=on_progress,
             )
     except (DataError, OSError) as error:
         raise _refused(error) from None
-    print(f"batch             {data_path / 'continual' / batch.name}")
+    batch, kept = done.batch, " (kept)" if done.kept else ""
+    print(f"batch             {data_path / 'continual' / batch.name}{kept}")
     print(f"images            {len(batch.adapt)} to adapt to, {len(batch.heldout)} held out")
     print(f"sparse points     {0 if batch.points is None else len(batch.points)}")
 
 
-def _refused(error: Exception) -> typer.Exit:
+def _refused(error: DataError | OSError) -> typer.Exit:
     """Say in one line what is wrong, and return the exit that goes with it."""
-    print(f"error: {error}", file=sys.stderr)
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    text = error.strerror if isinstance(error, OSError) and full else str(error)
+    print(f"error: {text}", file=sys.stderr)
     return typer.Exit(ExitCode.DISK_FULL if full else ExitCode.BAD_DATA)
 
 

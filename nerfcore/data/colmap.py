@@ -1,10 +1,12 @@
 """Owns reading a COLMAP model (binary or text, old and new layouts) through pycolmap.
 
 Poses are COLMAP's: world-to-camera, camera axes RDF, the model's own world (ECEF or local), float64
-metres. Pixel centres lie at +0.5.
+metres. Pixel centres lie at +0.5. Other sources (transforms.json) give the same records.
 """
 
+import tempfile
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +14,8 @@ import numpy as np
 import pycolmap
 from numpy.typing import NDArray
 
-from nerfcore.data.colmap_check import RESTORE, check_model_files, find_model
+from nerfcore.data.colmap_check import RESTORE, check_model_files, find_model, is_binary
+from nerfcore.data.observations import read_observations
 from nerfcore.data.storage import is_safe_relative
 from nerfcore.errors import DataError
 
@@ -24,9 +27,9 @@ class ColmapPoints:
     Attributes:
         xyz_m: f64[P, 3].
         rgb: u8[P, 3].
-        error_px: f64[P], mean reprojection error.
+        error_px: f64[P], mean reprojection error; -1 where the source lists none.
         track_lengths: i32[P].
-        image_ids, point_ids: i32[T], rows of `ColmapModel.names` and of `xyz_m`.
+        image_ids, point_ids: i32[T], rows of `ColmapModel.names` (ascending) and of `xyz_m`.
         xy_px: f64[T, 2], observed pixels in the source photographs.
     """
 
@@ -81,14 +84,28 @@ def read_model(data_path: Path) -> ColmapModel:
         (image for image in model.images.values() if image.has_pose), key=lambda image: image.name
     )
     names = tuple(image.name for image in posed)
-    _check_names(folder, names)
     cam_from_world = np.array([_pose(image) for image in posed], np.float64)
     cameras = tuple(model.cameras[image.camera_id] for image in posed)
-    _check_finite(folder, names, cam_from_world, cameras)
+    check_views(folder, names, cam_from_world.reshape(-1, 3, 4), cameras)
     points = _read_points(folder, model, posed)
     return ColmapModel(
         folder, names, cam_from_world, cameras, points, model.num_images() - len(posed)
     )
+
+
+def check_views(
+    source: Path,
+    names: tuple[str, ...],
+    cam_from_world: NDArray[np.float64],
+    cameras: Sequence[pycolmap.Camera],
+) -> None:
+    """Check names, poses f64[N, 3, 4] and cameras of a source.
+
+    Raises:
+        DataError: none at all; duplicate or unsafe names; non-finite poses or cameras.
+    """
+    _check_names(source, names)
+    _check_finite(source, names, cam_from_world, tuple(cameras))
 
 
 def _pose(image: pycolmap.Image) -> NDArray[np.float64]:
@@ -143,7 +160,6 @@ def _read_points(
     if any(not point.has_error() for point in model.points3D.values()):
         model.update_point_3d_errors()
     ids = list(model.points3D.keys())
-    rows = {point_id: row for row, point_id in enumerate(ids)}
     points = [model.points3D[point_id] for point_id in ids]
     xyz_m = np.array([point.xyz for point in points], np.float64).reshape(-1, 3)
     error_px = np.array([point.error for point in points], np.float64)
@@ -153,22 +169,27 @@ def _read_points(
             f"{folder}: {int(unusable.sum())} sparse points are not finite (first: point "
             f"{ids[int(np.argmax(unusable))]}); {RESTORE}"
         )
-    image_ids: list[int] = []
-    point_ids: list[int] = []
-    xy_px: list[NDArray[np.float64]] = []
-    for index, image in enumerate(posed):
-        for observation in image.get_observation_points2D():
-            row = rows.get(observation.point3D_id)
-            if row is not None:
-                image_ids.append(index)
-                point_ids.append(row)
-                xy_px.append(observation.xy)
+    image_ids, point_ids, xy_px = _read_tracks(folder, model, posed, np.array(ids, np.uint64))
     return ColmapPoints(
         xyz_m,
         np.array([point.color for point in points], np.uint8).reshape(-1, 3),
         error_px,
         np.array([point.track.length() for point in points], np.int32),
-        np.array(image_ids, np.int32),
-        np.array(point_ids, np.int32),
-        np.array(xy_px, np.float64).reshape(-1, 2),
+        image_ids,
+        point_ids,
+        xy_px,
     )
+
+
+def _read_tracks(
+    folder: Path,
+    model: pycolmap.Reconstruction,
+    posed: list[pycolmap.Image],
+    ids: NDArray[np.uint64],
+) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float64]]:
+    rows = {image.image_id: row for row, image in enumerate(posed)}
+    if is_binary(folder):
+        return read_observations(folder / "images.bin", rows, ids)
+    with tempfile.TemporaryDirectory(prefix="skyline-model-") as binary:
+        model.write_binary(binary)
+        return read_observations(Path(binary) / "images.bin", rows, ids)

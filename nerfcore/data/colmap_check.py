@@ -15,6 +15,7 @@ import pycolmap
 from nerfcore.errors import DataError
 
 RESTORE = "copy the model again or export it anew from COLMAP"
+_FOLDERS = ("model", "model/0", "sparse", "sparse/0")
 _NEEDED = ("cameras", "images", "points3D")
 _Walker = Callable[[bytes], int]
 
@@ -27,14 +28,28 @@ def find_model(data_path: Path) -> Path:
     """
     if not data_path.is_dir():
         raise DataError(f"{data_path}: no such folder; it must hold model/ and images/")
-    for name in ("model", "model/0", "sparse", "sparse/0"):
-        folder = data_path / name
-        if any((folder / f"{stem}{end}").is_file() for stem in _NEEDED for end in (".bin", ".txt")):
-            return folder
+    for name in _FOLDERS:
+        if _has_files(data_path / name):
+            return data_path / name
     raise DataError(
         f"{data_path / 'model'}: no COLMAP model (cameras, images and points3D as .bin or .txt; "
-        "model/0, sparse and sparse/0 were tried too); put one there"
+        "model/0, sparse and sparse/0 were tried too) and no transforms.json; put one there, or "
+        "add --sfm for photographs with GPS"
     )
+
+
+def has_model(data_path: Path) -> bool:
+    """Tell whether `find_model` would find one."""
+    return any(_has_files(data_path / name) for name in _FOLDERS)
+
+
+def _has_files(folder: Path) -> bool:
+    return any((folder / f"{stem}{end}").is_file() for stem in _NEEDED for end in (".bin", ".txt"))
+
+
+def is_binary(folder: Path) -> bool:
+    """Tell whether pycolmap reads the folder's binary files (it prefers them to text)."""
+    return all((folder / f"{stem}.bin").is_file() for stem in _NEEDED)
 
 
 def check_model_files(folder: Path) -> None:
@@ -43,7 +58,7 @@ def check_model_files(folder: Path) -> None:
     Raises:
         DataError: a file is missing, empty, cut off or longer than its records.
     """
-    end = ".bin" if all((folder / f"{stem}.bin").is_file() for stem in _NEEDED) else ".txt"
+    end = ".bin" if is_binary(folder) else ".txt"
     if end == ".txt" and not any((folder / f"{stem}.txt").is_file() for stem in _NEEDED):
         end = ".bin"
     for stem in _NEEDED:

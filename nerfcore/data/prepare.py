@@ -1,23 +1,22 @@
-"""Owns turning a COLMAP flight into a prepared dataset, complete or not at all.
+"""Owns turning a flight into a prepared dataset, complete or not at all.
 
 A model in local coordinates is taken to be ENU metres. Sparse points are all kept, with errors and
 tracks, except outliers further than `maximum_allowed_height_m` above or below the ground, which is
 the low quantile of the points' Up.
 """
 
-import shutil
-import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nerfcore import atomic
-from nerfcore.data.colmap import ColmapModel, read_model
+from nerfcore.data.colmap import ColmapModel
 from nerfcore.data.dataset import load_dataset
+from nerfcore.data.facing import drop_behind
+from nerfcore.data.flight import Flight, Source, find_source, read_flight, require_photographs
 from nerfcore.data.placing import (
     EnuReference,
     EnuScene,
@@ -30,17 +29,18 @@ from nerfcore.data.placing import (
 )
 from nerfcore.data.recentre import Recentring, recentre
 from nerfcore.data.records import Dataset, SceneFrame
+from nerfcore.data.staging import Stage, restore_retired, staged
 from nerfcore.data.storage import (
     DATASET_FILE,
     FORMAT_VERSION,
     DatasetRecord,
     FrameRecord,
+    read_listing,
     write_listing,
 )
 from nerfcore.data.undistort import Undistortion
 from nerfcore.data.writing import (
     Photograph,
-    find_photographs,
     save_points,
     sparse_points,
     undistortions,
@@ -60,12 +60,15 @@ class PrepareSettings:
     Attributes:
         val_split: share of the images kept for validation, 0 <= x < 1.
         scale_strategy: what one world unit is, see `placing.fit_frame`.
-        ecef_to_enu: the model is in ECEF.
+        ecef_to_enu: the model is in ECEF (of photographs reconstructed here it always is).
         enu_ref: which point becomes ENU's zero.
         enu_ref_point: the point for enu_ref "custom".
         points_low_alt_percentile: share of points below ground level, 0..1 (0.01 = 1 %).
         maximum_allowed_height_m: points further above or below the ground are outliers, > 0.
         overwrite: replace an existing dataset (its partitions and batches go with it).
+        sfm: reconstruct a folder of photographs and place it by their GPS.
+        resume: go on from a run that was killed; a dataset made from the same input with the same
+            settings is kept.
     """
 
     val_split: float = 0.0
@@ -76,6 +79,8 @@ class PrepareSettings:
     points_low_alt_percentile: float = 0.01
     maximum_allowed_height_m: float = 200.0
     overwrite: bool = False
+    sfm: bool = False
+    resume: bool = False
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.val_split < 1.0:
@@ -97,7 +102,7 @@ class PrepareSettings:
                 f"enu_ref: {self.enu_ref}; 'custom' needs --enu_ref_lat, --enu_ref_lon and "
                 "--enu_ref_alt, and only 'custom' takes them"
             )
-        if self.enu_ref == "custom" and not self.ecef_to_enu:
+        if self.enu_ref == "custom" and not (self.ecef_to_enu or self.sfm):
             raise DataError("enu_ref: custom has no effect on local coordinates; add --ecef_to_enu")
         point = self.enu_ref_point
         if point is not None and not (abs(point.lat_deg) <= 90.0 and abs(point.lon_deg) <= 180.0):
@@ -128,10 +133,11 @@ def prepare_dataset(
     settings: PrepareSettings,
     on_progress: Progress = lambda *_: None,
 ) -> Dataset:
-    """Prepare a flight (COLMAP model and photographs) as a dataset.
+    """Prepare a flight as a dataset.
 
     Args:
-        data_path: folder with model/ and images/.
+        data_path: folder with model/ and images/, with transforms.json, or (`settings.sfm`) with
+            photographs; or a JSON file like transforms.json.
         output_path: the dataset's folder, made here.
         settings: see `PrepareSettings`.
         on_progress: called with (phase, done, total).
@@ -143,61 +149,102 @@ def prepare_dataset(
         DataError: anything wrong with the input; nothing is left at output_path then.
         OSError: the disk is full or not writable; likewise.
     """
-    _check_output(data_path, output_path, overwrite=settings.overwrite)
-    on_progress("reading the model", 0, 1)
-    model = read_model(data_path)
-    on_progress("reading the model", 1, 1)
-    check_coordinates(model, ecef_to_enu=settings.ecef_to_enu)
-    lenses = undistortions(model.cameras)
-    paths = find_photographs(data_path / "images", model.names)
-    model, recentring = recentre(model)
-    scene, frame, kept = _place(model, settings)
-    photographs = make_photographs(model, scene, frame, lenses, paths)
-    held_out = evenly_spaced(len(photographs), settings.val_split)
-    _remove_leftovers(output_path)
-    with _replacing(output_path, overwrite=settings.overwrite) as root:
-        splits = {
-            name: write_image_set(
-                root,
-                name,
-                [photographs[i] for i in np.flatnonzero(chosen)],
-                lambda done, total, name=name: on_progress(f"{name} photographs", done, total),
-            )
-            for name, chosen in (("train", ~held_out), ("val", held_out))
-        }
-        points = sparse_points(model, scene.points_m, frame, lenses, kept, np.ones_like(held_out))
-        listing = DatasetRecord(
-            format_version=FORMAT_VERSION,
-            frame=FrameRecord.from_frame(frame),
-            points=save_points(root, points),
-            settings=_noted(settings, model, recentring, kept),
-            train=splits["train"],
-            val=splits["val"],
-        )
-        write_listing(root / DATASET_FILE, listing)
+    restore_retired(output_path)
+    source = find_source(data_path, sfm=settings.sfm)
+    _check_output(source, output_path, settings)
+    plan = _plan(source, settings)
+    if output_path.exists() and not settings.overwrite:
+        return _kept(output_path, plan)
+    with staged(output_path, plan, resume=settings.resume, overwrite=settings.overwrite) as stage:
+        flight = read_flight(source, stage.work / "sfm", on_progress)
+        _write(stage, flight, settings, plan, on_progress)
     return load_dataset(output_path)
 
 
+def _plan(source: Source, settings: PrepareSettings) -> dict[str, Any]:
+    """Return what decides the dataset: settings and describing files."""
+    noted = asdict(settings)
+    del noted["overwrite"], noted["resume"]
+    return noted | {"source": source.kind, "source_sha256": source.digest()}
+
+
+def _kept(output_path: Path, plan: dict[str, Any]) -> Dataset:
+    """Return the dataset that is there already, if the same command made it.
+
+    Raises:
+        DataError: something else made it.
+    """
+    noted = read_listing(output_path / DATASET_FILE, DatasetRecord).settings
+    if any(noted.get(name) != value for name, value in plan.items()):
+        raise DataError(
+            f"output_path: {output_path} was made with other settings or from other input; add "
+            "--overwrite or choose another"
+        )
+    return load_dataset(output_path)
+
+
+def _write(
+    stage: Stage,
+    flight: Flight,
+    settings: PrepareSettings,
+    plan: dict[str, Any],
+    on_progress: Progress,
+) -> None:
+    """Fill the stage."""
+    ecef = settings.ecef_to_enu or flight.alignment is not None
+    check_coordinates(flight.model, ecef_to_enu=ecef)
+    require_photographs(flight.folder, flight.model.names, flight.paths)
+    masks = [mask for mask in flight.masks if mask is not None]
+    require_photographs(flight.folder, [str(mask) for mask in masks], masks)
+    lenses = undistortions(flight.model.cameras)
+    model, behind = drop_behind(flight.model)
+    model, recentring = recentre(model)
+    scene, frame, kept = _placed(model, settings, ecef=ecef)
+    photographs = make_photographs(flight, scene, frame, lenses)
+    held_out = evenly_spaced(len(photographs), settings.val_split)
+    splits = {
+        name: write_image_set(
+            stage,
+            name,
+            [photographs[i] for i in np.flatnonzero(chosen)],
+            lambda done, total, name=name: on_progress(f"{name} photographs", done, total),
+        )
+        for name, chosen in (("train", ~held_out), ("val", held_out))
+    }
+    points = sparse_points(model, scene.points_m, frame, lenses, kept, np.ones_like(held_out))
+    listing = DatasetRecord(
+        format_version=FORMAT_VERSION,
+        frame=FrameRecord.from_frame(frame),
+        points=save_points(stage.root, points),
+        settings=plan
+        | _findings(model, recentring, kept)
+        | {
+            "alignment": None if flight.alignment is None else asdict(flight.alignment),
+            "observations_behind": behind,
+        },
+        train=splits["train"],
+        val=splits["val"],
+    )
+    write_listing(stage.root / DATASET_FILE, listing)
+
+
 def make_photographs(
-    model: ColmapModel,
-    scene: EnuScene,
-    frame: SceneFrame,
-    lenses: list[Undistortion],
-    paths: list[Path],
+    flight: Flight, scene: EnuScene, frame: SceneFrame, lenses: list[Undistortion]
 ) -> list[Photograph]:
-    """Join names, paths, lenses and world poses, one `Photograph` per image of the model."""
+    """Join names, files, lenses and world poses, one `Photograph` per image of the flight."""
     c2w = colmap_to_c2w(
         scene.rotations, scene.centres_m, frame.origin_drb_m, frame.pose_scale_factor_m
     )
-    return [Photograph(*parts) for parts in zip(model.names, paths, lenses, c2w, strict=True)]
+    parts = zip(flight.model.names, flight.paths, flight.masks, lenses, c2w, strict=True)
+    return [Photograph(*one) for one in parts]
 
 
-def _place(
-    model: ColmapModel, settings: PrepareSettings
+def _placed(
+    model: ColmapModel, settings: PrepareSettings, *, ecef: bool
 ) -> tuple[EnuScene, SceneFrame, NDArray[np.bool_]]:
     """Return the model in ENU, the world frame, and which points are no outliers."""
     reference = None
-    if settings.ecef_to_enu:
+    if ecef:
         reference = choose_reference(model, settings.enu_ref, settings.enu_ref_point)
     scene = to_enu(model, reference)
     low, height_m = settings.points_low_alt_percentile, settings.maximum_allowed_height_m
@@ -206,16 +253,11 @@ def _place(
     return scene, fit_frame(inliers, settings.scale_strategy, low, height_m), kept
 
 
-def _noted(
-    settings: PrepareSettings,
-    model: ColmapModel,
-    recentring: Recentring | None,
-    kept: NDArray[np.bool_],
-) -> dict[str, object]:
-    """Return what the listing tells about how it was made."""
-    noted = asdict(settings)
-    del noted["overwrite"]
-    return noted | {
+def _findings(
+    model: ColmapModel, recentring: Recentring | None, kept: NDArray[np.bool_]
+) -> dict[str, Any]:
+    """Return what the listing tells about what was found."""
+    return {
         "images_without_pose": model.unposed,
         "points_dropped": int((~kept).sum()),
         "recentring": None if recentring is None else asdict(recentring),
@@ -223,44 +265,18 @@ def _noted(
     }
 
 
-def _check_output(data_path: Path, output_path: Path, *, overwrite: bool) -> None:
-    source, target = data_path.resolve(), output_path.resolve()
-    if target == source or target in source.parents:
+def _check_output(source: Source, output_path: Path, settings: PrepareSettings) -> None:
+    folder, target = source.folder.resolve(), output_path.resolve()
+    if target == folder or target in folder.parents:
         raise DataError(
-            f"output_path: {output_path} holds the input {data_path}; choose a folder of its own"
+            f"output_path: {output_path} holds the input {folder}; choose a folder of its own"
         )
     if not output_path.exists():
         return
-    if not overwrite:
+    if not (settings.overwrite or settings.resume):
         raise DataError(f"output_path: {output_path} exists; add --overwrite or choose another")
     if not (output_path / DATASET_FILE).is_file():
         raise DataError(
             f"output_path: {output_path} exists and is no prepared dataset ({DATASET_FILE} is "
-            "missing), so --overwrite leaves it alone; choose another"
+            "missing), so it is left alone; choose another"
         )
-
-
-def _remove_leftovers(target: Path) -> None:
-    """Remove what a killed preparation of the same output left beside it."""
-    if target.parent.is_dir():
-        for path in target.parent.iterdir():
-            if path.name.startswith(f"{atomic.TEMPORARY_PREFIX}{target.name}-"):
-                shutil.rmtree(path)
-
-
-@contextmanager
-def _replacing(target: Path, *, overwrite: bool) -> Iterator[Path]:
-    """Give a temporary folder that becomes `target` at the end, in place of an older dataset."""
-    if not (overwrite and target.exists()):
-        with atomic.new_folder(target) as folder:
-            yield folder
-        return
-    suffix = uuid.uuid4().hex[:8]
-    fresh = target.parent / f"{atomic.TEMPORARY_PREFIX}{target.name}-new-{suffix}"
-    retired = target.parent / f"{atomic.TEMPORARY_PREFIX}{target.name}-old-{suffix}"
-    with atomic.new_folder(fresh) as folder:
-        yield folder
-    target.rename(retired)
-    fresh.rename(target)
-    atomic.fsync_folder(target.parent)
-    shutil.rmtree(retired)

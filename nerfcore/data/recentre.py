@@ -54,12 +54,11 @@ def recentre(model: ColmapModel) -> tuple[ColmapModel, Recentring | None]:
     if before_px - listed_px <= TOLERANCE_PX:
         return original, None
     poses, moves_m = model.cam_from_world.copy(), np.zeros(len(model.names))
-    order = np.argsort(points.image_ids, kind="stable")
-    starts = np.searchsorted(points.image_ids[order], np.arange(len(model.names) + 1))
+    starts = np.searchsorted(points.image_ids, np.arange(len(model.names) + 1))
     centres = camera_centres(model.cam_from_world)
     for index in range(len(model.names)):
-        seen = order[starts[index] : starts[index + 1]]
-        if len(seen) < _MIN_OBSERVATIONS:
+        seen = slice(starts[index], starts[index + 1])
+        if seen.stop - seen.start < _MIN_OBSERVATIONS:
             continue
         rotation, xyz_m = poses[index, :, :3], points.xyz_m[points.point_ids[seen]]
         moved = _resected(rotation, centres[index], xyz_m, rays[seen], focal_px[seen])
@@ -79,9 +78,10 @@ def _observed(model: ColmapModel) -> tuple[ColmapModel, Float64, Float64]:
     direction (x/z, y/z) f64[T, 2], and its focal length f64[T], px."""
     points = model.points
     rays, focal_px = np.empty_like(points.xy_px), np.empty(len(points.xy_px))
+    starts = np.searchsorted(points.image_ids, np.arange(len(model.names) + 1))
     for index, camera in enumerate(model.cameras):
-        seen = points.image_ids == index
-        if seen.any():
+        seen = slice(starts[index], starts[index + 1])
+        if seen.stop > seen.start:
             rays[seen] = camera.cam_from_img(points.xy_px[seen])
             focal_px[seen] = camera.mean_focal_length()
     usable = np.isfinite(rays).all(axis=1)
@@ -96,11 +96,15 @@ def _observed(model: ColmapModel) -> tuple[ColmapModel, Float64, Float64]:
 
 def _mean_error_px(model: ColmapModel, poses: Float64, rays: Float64, focal_px: Float64) -> float:
     """Return the mean over points of the mean reprojection error of their observations."""
-    points = model.points
-    pose = poses[points.image_ids]
-    offsets = points.xyz_m[points.point_ids] - camera_centres(poses)[points.image_ids]
-    local = np.einsum("nij,nj->ni", pose[:, :, :3], offsets)
-    errors = np.linalg.norm(local[:, :2] / local[:, 2:] - rays, axis=1) * focal_px
+    points, centres = model.points, camera_centres(poses)
+    starts = np.searchsorted(points.image_ids, np.arange(len(model.names) + 1))
+    errors = np.empty(len(rays))
+    for index in range(len(model.names)):
+        seen = slice(starts[index], starts[index + 1])
+        offsets = points.xyz_m[points.point_ids[seen]] - centres[index]
+        local = offsets @ poses[index, :, :3].T
+        residuals = local[:, :2] / local[:, 2:] - rays[seen]
+        errors[seen] = np.linalg.norm(residuals, axis=1) * focal_px[seen]
     sums = np.bincount(points.point_ids, errors, len(points.xyz_m))
     counts = np.bincount(points.point_ids, minlength=len(points.xyz_m))
     return float((sums[counts > 0] / counts[counts > 0]).mean())

@@ -2,27 +2,37 @@
 
 Images of the new model whose names the dataset does not hold become `continual/batch_%04d`, placed
 with the dataset's stored origin, scale and ENU reference. Images it does hold are only used to
-check that both models share one frame.
+check that both models share one frame. A batch whose photographs are those of an earlier one is
+recognised, whatever they are called.
 """
 
-from dataclasses import asdict
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nerfcore import atomic
-from nerfcore.data.colmap import ColmapModel, read_model
+from nerfcore.data.colmap import ColmapModel
 from nerfcore.data.dataset import load_batch, load_dataset
+from nerfcore.data.facing import drop_behind
+from nerfcore.data.flight import Flight, find_source, read_flight, require_photographs
 from nerfcore.data.placing import EnuScene, check_coordinates, near_ground, to_enu
 from nerfcore.data.prepare import Progress, evenly_spaced, make_photographs
 from nerfcore.data.recentre import recentre
 from nerfcore.data.records import Batch, Dataset, SparsePoints
-from nerfcore.data.storage import BATCH_FILE, FORMAT_VERSION, BatchRecord, write_listing
+from nerfcore.data.staging import staged
+from nerfcore.data.storage import (
+    BATCH_FILE,
+    FORMAT_VERSION,
+    BatchRecord,
+    read_listing,
+    write_listing,
+)
 from nerfcore.data.writing import (
     Photograph,
-    find_photographs,
     save_points,
     sparse_points,
     undistortions,
@@ -36,74 +46,90 @@ GROUND_QUANTILE: Final = 0.01
 MAX_HEIGHT_M: Final = 200.0
 
 
+@dataclass(frozen=True)
+class Update:
+    """What an update did.
+
+    Attributes:
+        batch: the batch, read back from disk.
+        kept: it was there before.
+    """
+
+    batch: Batch
+    kept: bool
+
+
 def update_dataset(
     data_path: Path,
     update_path: Path,
     *,
     heldout_split: float = 0.25,
     ecef_to_enu: bool | None = None,
+    resume: bool = False,
     on_progress: Progress = lambda *_: None,
 ) -> Batch:
+    """Add the new images of a later flight as the dataset's next batch; see `add_flight`."""
+    return add_flight(
+        data_path,
+        update_path,
+        heldout_split=heldout_split,
+        ecef_to_enu=ecef_to_enu,
+        resume=resume,
+        on_progress=on_progress,
+    ).batch
+
+
+def add_flight(
+    data_path: Path,
+    update_path: Path,
+    *,
+    heldout_split: float = 0.25,
+    ecef_to_enu: bool | None = None,
+    resume: bool = False,
+    on_progress: Progress = lambda *_: None,
+) -> Update:
     """Add the new images of a later flight as the dataset's next batch.
 
     Args:
         data_path: the prepared dataset's folder.
-        update_path: folder with model/ and images/; only the new images need to be there.
+        update_path: folder with model/ and images/, or with transforms.json; only the new images
+            need to be there.
         heldout_split: share of the batch kept for scoring, 0 <= x < 1, evenly spaced.
         ecef_to_enu: what the user says about the model; None = as the dataset was prepared.
+        resume: go on from a run that was killed; a batch that is there already is kept.
         on_progress: called with (phase, done, total).
-
-    Returns:
-        The batch, read back from disk.
 
     Raises:
         DataError: anything wrong with the input, no new image, or a model in another frame; the
             dataset is as before then.
+        OSError: the disk is full or not writable; likewise.
     """
     if not 0.0 <= heldout_split < 1.0:
         raise DataError(f"heldout_split: {heldout_split} is outside 0 <= heldout_split < 1")
     dataset = load_dataset(data_path)
-    model = read_model(update_path)
-    _check_coordinates(dataset, model, ecef_to_enu)
-    lenses = undistortions(model.cameras)
-    model, recentring = recentre(model)
-    scene = to_enu(model, dataset.frame.enu_ref)
-    new = _new_images(dataset, model, update_path)
-    _check_frame(dataset, model, scene, new)
-    heldout = np.zeros_like(new)
-    heldout[np.flatnonzero(new)[evenly_spaced(int(new.sum()), heldout_split)]] = True
-    found = iter(
-        find_photographs(update_path / "images", [model.names[i] for i in np.flatnonzero(new)])
-    )
-    paths = [next(found) if is_new else Path() for is_new in new]
-    photographs = make_photographs(model, scene, dataset.frame, lenses, paths)
-    kept = _points_seen(model, scene, new & ~heldout)
-    points = sparse_points(model, scene.points_m, dataset.frame, lenses, kept, new & ~heldout)
-    settings = {
-        "heldout_split": heldout_split,
-        "recentring": None if recentring is None else asdict(recentring),
-    }
+    source = find_source(update_path)
+    flight = read_flight(source, Path(), on_progress)
+    _check_coordinates(dataset, flight.model, ecef_to_enu)
+    new = _new_images(dataset, flight.model)
+    if not new.any():
+        held = _batch_holding(dataset, flight.model)
+        if resume and held is not None:
+            return Update(held, kept=True)
+        raise _nothing_new(update_path, len(new), held)
+    contents = _contents(flight, new)
+    _refuse_known(dataset, update_path, contents)
     target = data_path / "continual" / _next_name(dataset)
-    atomic.remove_leftovers(target.parent)
-    chosen = {
-        "adapt": [photographs[i] for i in np.flatnonzero(new & ~heldout)],
-        "heldout": [photographs[i] for i in np.flatnonzero(heldout)],
+    plan = {
+        "heldout_split": heldout_split,
+        "source": source.kind,
+        "source_sha256": source.digest(),
+        "photographs_sha256": contents,
     }
-    _write_batch(target, chosen, points, settings, on_progress)
-    return load_batch(target)
-
-
-def _write_batch(
-    target: Path,
-    chosen: dict[str, list[Photograph]],
-    points: SparsePoints | None,
-    settings: dict[str, object],
-    on_progress: Progress,
-) -> None:
-    with atomic.new_folder(target) as root:
+    with staged(target, plan, resume=resume) as stage:
+        settings, chosen, points = _placed(dataset, flight, new, heldout_split)
         splits = {
             name: write_image_set(
-                root,
+                stage,
                 name,
                 photographs,
                 lambda done, total, name=name: on_progress(f"{name} photographs", done, total),
@@ -112,12 +138,64 @@ def _write_batch(
         }
         listing = BatchRecord(
             format_version=FORMAT_VERSION,
-            points=save_points(root, points),
-            settings=settings,
+            points=save_points(stage.root, points),
+            settings=plan | settings,
             adapt=splits["adapt"],
             heldout=splits["heldout"],
         )
-        write_listing(root / BATCH_FILE, listing)
+        write_listing(stage.root / BATCH_FILE, listing)
+    return Update(load_batch(target), kept=False)
+
+
+def _placed(
+    dataset: Dataset, flight: Flight, new: NDArray[np.bool_], heldout_split: float
+) -> tuple[dict[str, Any], dict[str, list[Photograph]], SparsePoints | None]:
+    """Place the flight in the dataset's frame; return findings, photographs by split, points."""
+    lenses = undistortions(flight.model.cameras)
+    model, behind = drop_behind(flight.model)
+    model, recentring = recentre(model)
+    scene = to_enu(model, dataset.frame.enu_ref)
+    _check_frame(dataset, model, scene, new)
+    heldout = np.zeros_like(new)
+    heldout[np.flatnonzero(new)[evenly_spaced(int(new.sum()), heldout_split)]] = True
+    adapt = new & ~heldout
+    photographs = make_photographs(flight, scene, dataset.frame, lenses)
+    kept = _points_seen(model, scene, adapt)
+    points = sparse_points(model, scene.points_m, dataset.frame, lenses, kept, adapt)
+    findings = {
+        "recentring": None if recentring is None else asdict(recentring),
+        "observations_behind": behind,
+    }
+    chosen = {"adapt": adapt, "heldout": heldout}
+    return (
+        findings,
+        {
+            name: [photographs[i] for i in np.flatnonzero(members)]
+            for name, members in chosen.items()
+        },
+        points,
+    )
+
+
+def _contents(flight: Flight, new: NDArray[np.bool_]) -> list[str]:
+    """Return the checksums of the new photographs' files, sorted."""
+    rows = np.flatnonzero(new)
+    names, paths = [flight.model.names[i] for i in rows], [flight.paths[i] for i in rows]
+    require_photographs(flight.folder, names, paths)
+    return sorted(hashlib.sha256(path.read_bytes()).hexdigest() for path in paths)
+
+
+def _refuse_known(dataset: Dataset, update_path: Path, contents: Sequence[str]) -> None:
+    """Refuse photographs that an earlier batch was made from, under whatever names."""
+    for name in dataset.batches:
+        file = dataset.root / "continual" / name / BATCH_FILE
+        if not file.is_file():
+            continue
+        if read_listing(file, BatchRecord).settings.get("photographs_sha256") == list(contents):
+            raise DataError(
+                f"{update_path}: these {len(contents)} photographs are {name} already, under other "
+                "names; nothing to add"
+            )
 
 
 def _check_coordinates(dataset: Dataset, model: ColmapModel, ecef_to_enu: bool | None) -> None:
@@ -129,17 +207,25 @@ def _check_coordinates(dataset: Dataset, model: ColmapModel, ecef_to_enu: bool |
     check_coordinates(model, ecef_to_enu=reference is not None)
 
 
-def _new_images(dataset: Dataset, model: ColmapModel, update_path: Path) -> NDArray[np.bool_]:
+def _new_images(dataset: Dataset, model: ColmapModel) -> NDArray[np.bool_]:
     known = {*dataset.train.names, *dataset.val.names}
     for batch in dataset.batches.values():
         known |= {*batch.adapt.names, *batch.heldout.names}
-    new = np.array([name not in known for name in model.names])
-    if not new.any():
-        raise DataError(
-            f"{update_path}: 0 of {len(new)} images are new, the dataset holds them all; nothing "
-            "to add (was this batch added before?)"
-        )
-    return new
+    return np.array([name not in known for name in model.names])
+
+
+def _batch_holding(dataset: Dataset, model: ColmapModel) -> Batch | None:
+    """Return the batch whose images are all in the model, None when there is no such batch."""
+    names = set(model.names)
+    for batch in reversed(dataset.batches.values()):
+        if {*batch.adapt.names, *batch.heldout.names} <= names:
+            return batch
+    return None
+
+
+def _nothing_new(update_path: Path, count: int, held: Batch | None) -> DataError:
+    where = "the dataset holds them all" if held is None else f"they are {held.name} already"
+    return DataError(f"{update_path}: 0 of {count} images are new, {where}; nothing to add")
 
 
 def _check_frame(

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from nerfcore.data.borders import border_mask
 from nerfcore.data.colmap import ColmapModel, ColmapPoints
-from nerfcore.data.images import decode_photograph
+from nerfcore.data.images import decode_photograph, read_photograph
 from nerfcore.data.records import SceneFrame, SparsePoints
+from nerfcore.data.staging import Stage
 from nerfcore.data.storage import (
     FileRecord,
     ImageRecord,
@@ -32,17 +33,31 @@ from nerfcore.errors import DataError
 
 OnProgress = Callable[[int, int], None]
 _JPEG = [cv2.IMWRITE_JPEG_QUALITY, 97, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, 0x111111]
-_LISTED = 10
 
 
 @dataclass(frozen=True, eq=False)
 class Photograph:
-    """A source photograph, how to undistort it, and its pose c2w f64[3, 4] in the world."""
+    """A source photograph.
+
+    Attributes:
+        name: in the source.
+        path: its file.
+        mask: a picture of the same size, 0 = leave this pixel out; None = all of them count.
+        undistortion: how it becomes a pinhole's.
+        c2w: f64[3, 4], pose in the world.
+    """
 
     name: str
     path: Path
+    mask: Path | None
     undistortion: Undistortion
     c2w: NDArray[np.float64]
+
+    def state(self) -> str:
+        """Return sizes and times of the files, which tell whether they were changed."""
+        files = [self.path] if self.mask is None else [self.path, self.mask]
+        stats = [file.stat() for file in files]
+        return f"{self.name} " + " ".join(f"{one.st_size}:{one.st_mtime_ns}" for one in stats)
 
 
 def undistortions(cameras: Sequence[pycolmap.Camera]) -> list[Undistortion]:
@@ -56,42 +71,26 @@ def undistortions(cameras: Sequence[pycolmap.Camera]) -> list[Undistortion]:
     return [made[key] for key in keys]
 
 
-def find_photographs(folder: Path, names: Sequence[str]) -> list[Path]:
-    """Return the photographs' paths.
-
-    Raises:
-        DataError: some are missing (the first ten and their number).
-    """
-    paths = [folder / name for name in names]
-    missing = [name for name, path in zip(names, paths, strict=True) if not path.is_file()]
-    if missing:
-        shown = ", ".join(missing[:_LISTED]) + (", ..." if len(missing) > _LISTED else "")
-        raise DataError(
-            f"{folder}: {len(missing)} of {len(names)} photographs of the model are missing: "
-            f"{shown}; copy them there or remove them from the model"
-        )
-    return paths
-
-
 def write_image_set(
-    root: Path, folder: str, photographs: Sequence[Photograph], on_progress: OnProgress
+    stage: Stage, folder: str, photographs: Sequence[Photograph], on_progress: OnProgress
 ) -> SplitRecord:
-    """Write photographs, masks and cameras below `root`/`folder`.
+    """Write photographs, masks and cameras below `stage.root`/`folder`.
 
     Args:
-        root: where the listing JSON will lie.
-        folder: the set's folder, relative to root.
+        stage: where the listing JSON will lie; photographs it has already are kept.
+        folder: the set's folder, relative to the stage.
         photographs: the set, in order.
         on_progress: called with 1 for each photograph done, and the number of all.
 
     Raises:
         DataError: a photograph is unreadable or not of its camera's size.
     """
+    root = stage.root
     for part in ("rgbs", "valid"):
-        (root / folder / part).mkdir(parents=True)
+        (root / folder / part).mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         jobs = [
-            pool.submit(_write_photograph, root, f"{folder}/%s/{index:06d}", photograph)
+            pool.submit(_write_or_keep, stage, f"{folder}/%s/{index:06d}", photograph)
             for index, photograph in enumerate(photographs)
         ]
         try:
@@ -112,6 +111,15 @@ def write_image_set(
     return SplitRecord(cameras=describe_file(root, f"{folder}/cameras.npz"), images=images)
 
 
+def _write_or_keep(stage: Stage, pattern: str, photograph: Photograph) -> ImageRecord:
+    source = photograph.state()
+    record = stage.finished(pattern, source)
+    if record is None:
+        record = _write_photograph(stage.root, pattern, photograph)
+        stage.note(pattern, source, record)
+    return record
+
+
 def _write_photograph(root: Path, pattern: str, photograph: Photograph) -> ImageRecord:
     content = photograph.path.read_bytes()
     source = decode_photograph(content, photograph.path)
@@ -123,7 +131,7 @@ def _write_photograph(root: Path, pattern: str, photograph: Photograph) -> Image
             f"{undistortion.source_size[0]}x{undistortion.source_size[1]}; use the photographs the "
             "model was made from, at that size"
         )
-    picture, invalid = undistortion.apply(source, border_mask(source))
+    picture, invalid = undistortion.apply(source, _left_out(photograph, source))
     suffix = photograph.path.suffix.lower()
     if undistortion.is_identity:
         rgb = pattern % "rgbs" + suffix
@@ -143,6 +151,23 @@ def _write_photograph(root: Path, pattern: str, photograph: Photograph) -> Image
         width_px=undistortion.width_px,
         height_px=undistortion.height_px,
     )
+
+
+def _left_out(photograph: Photograph, source: NDArray[np.uint8]) -> NDArray[np.bool_] | None:
+    """Return the source's pixels that must not count: black borders, and what its mask says."""
+    border = border_mask(source)
+    if photograph.mask is None:
+        return border
+    mask = read_photograph(photograph.mask).max(axis=2)
+    if mask.shape != source.shape[:2]:
+        raise DataError(
+            f"{photograph.mask}: {mask.shape[1]}x{mask.shape[0]} px, but its photograph has "
+            f"{source.shape[1]}x{source.shape[0]}; make the mask anew at that size"
+        )
+    left_out = mask == 0
+    if border is not None:
+        left_out |= border
+    return left_out if left_out.any() else None
 
 
 def _write_picture(path: Path, picture: NDArray[np.uint8]) -> None:
@@ -200,9 +225,10 @@ def _undistorted(
     source: ColmapPoints, kept: NDArray[np.bool_], lenses: Sequence[Undistortion]
 ) -> NDArray[np.float64]:
     xy_px, image_ids = source.xy_px[kept].copy(), source.image_ids[kept]
-    for index in np.unique(image_ids):
-        seen = image_ids == index
-        xy_px[seen] = lenses[index].points(xy_px[seen])
+    starts = np.searchsorted(image_ids, np.arange(len(lenses) + 1))
+    for index, lens in enumerate(lenses):
+        seen = slice(starts[index], starts[index + 1])
+        xy_px[seen] = lens.points(xy_px[seen])
     return xy_px
 
 

@@ -10,7 +10,7 @@ from data_flights import make_flight
 
 from nerfcore.data.dataset import load_dataset
 from nerfcore.data.prepare import PrepareSettings, prepare_dataset
-from nerfcore.data.update import update_dataset
+from nerfcore.data.update import add_flight, update_dataset
 from nerfcore.errors import DataError
 from nerfcore.geometry.frames import project
 
@@ -76,12 +76,21 @@ def test_old_photographs_need_not_be_there(prepared, tmp_path):
 
 
 def test_the_same_batch_twice(prepared, tmp_path):
-    """A second run with the same flight is refused; another flight is batch_0002."""
+    """A second run with the same flight is refused, or kept by --resume; under other names it is
+    recognised; another flight is batch_0002."""
     make_flight(tmp_path / "new", prefix="a", ecef=True)
     update_dataset(prepared, tmp_path / "new")
-    with pytest.raises(DataError, match="0 of 9 images are new"):
+    before = state_of(prepared)
+    with pytest.raises(DataError, match="0 of 9 images are new, they are batch_0001 already"):
         update_dataset(prepared, tmp_path / "new")
+    again = add_flight(prepared, tmp_path / "new", resume=True)
+    assert again.kept and again.batch.name == "batch_0001"
     make_flight(tmp_path / "third", prefix="b", ecef=True)
+    with pytest.raises(DataError, match="these 9 photographs are batch_0001 already"):
+        update_dataset(prepared, tmp_path / "third")
+    assert state_of(prepared) == before
+    for path in (tmp_path / "third" / "images").iterdir():
+        path.write_bytes(path.read_bytes() + b"another")
     assert update_dataset(prepared, tmp_path / "third").name == "batch_0002"
 
 
