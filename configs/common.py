@@ -54,8 +54,10 @@ class GeneralFields(JobFields):
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="where to compute; auto = cuda where PyTorch sees a GPU, else cpu"
     )
-    backend: Literal["auto", "numba", "torch"] = Field(
-        "auto", description="hash-grid kernels; auto = numba on the CPU, torch on a GPU"
+    backend: Literal["auto", "numba", "torch", "tcnn", "triton"] = Field(
+        "auto",
+        description="hash-grid kernels; auto = numba on the CPU, on a GPU the first of tcnn, "
+        "triton and torch that is installed",
     )
     use_amp: bool = Field(
         False,

@@ -31,8 +31,6 @@ LATER_FIELDS = {"camera_path": "comes with op video, not built in this version; 
 LATER_VALUES = {
     ("algo", "maml"): "comes later; use fomaml or joint",
     ("algo", "reptile"): "comes later; use fomaml or joint",
-    ("backend", "tcnn"): "not built in this version; use auto, numba or torch",
-    ("backend", "triton"): "not built in this version; use auto, numba or torch",
     ("fim", True): "Fisher weighting is not built in this version; leave it false",
 }
 

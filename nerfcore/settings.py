@@ -13,7 +13,7 @@ from nerfcore.errors import SettingsError
 
 ColourSpace = Literal["linear", "srgb", "identity"]
 Variant = Literal["instant", "vanilla"]
-BackendName = Literal["auto", "numba", "torch"]
+BackendName = Literal["auto", "numba", "torch", "tcnn", "triton"]
 
 
 @dataclass(frozen=True)

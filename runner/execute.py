@@ -99,7 +99,7 @@ def _load(op: str) -> Operation:
 
 
 def _device(job: Job) -> dict[str, Any]:
-    return importlib.import_module("runner.device").describe_device(job.device)
+    return importlib.import_module("runner.device").describe_device(job)
 
 
 def _read(path: Path) -> bytes:

@@ -1,11 +1,30 @@
-"""Picks the field's implementation for a device, and says what is missing when it cannot."""
+"""Picks what computes hash grids and traces rays, and says what is missing when it cannot.
+
+"numba": compiled CPU kernels. "torch": plain PyTorch operations on any device. "tcnn" and
+"triton": CUDA kernels of the hash grid, the rest in PyTorch. "auto" takes numba on the CPU, and on
+a GPU the first of tcnn, triton and torch that can be used; a "vanilla" model has no hash grid and
+takes torch there.
+"""
+
+import logging
 
 import torch
 
+from nerfcore.encoding.grids import HashGrid, TorchGrid
 from nerfcore.errors import BackendUnavailableError
-from nerfcore.field.evaluate import FieldBackend, NumbaField, TorchField
 from nerfcore.field.parameters import Architecture
-from nerfcore.settings import BackendName
+from nerfcore.settings import BackendName, Variant
+from nerfcore.tracing.contract import Tracer
+from nerfcore.tracing.tensors import TensorTracer
+
+TCNN_INSTALL = (
+    "pip install --no-build-isolation "
+    '"git+https://github.com/NVlabs/tiny-cuda-nn/#subdirectory=bindings/torch" '
+    "(needs nvcc and a C++ compiler)"
+)
+TRITON_INSTALL = "a CUDA build of PyTorch brings it along (pip install triton)"
+CUDA_GRIDS: tuple[BackendName, ...] = ("tcnn", "triton")
+_log = logging.getLogger(__name__)
 
 
 def resolve_device(name: str) -> torch.device:
@@ -24,21 +43,100 @@ def resolve_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def make_backend(
-    name: BackendName, architecture: Architecture, device: torch.device
-) -> FieldBackend:
-    """Return the backend named, or for "auto" the fastest that runs on the device.
+def check_backend(name: BackendName, device: torch.device, variant: Variant) -> None:
+    """Refuse a backend that cannot be used, before anything is loaded.
+
+    Args:
+        name: as the job says; "auto" always can.
+        device: where the job computes.
+        variant: the model's; "instant" where it is not known yet.
 
     Raises:
-        BackendUnavailableError: "numba" on a GPU.
+        BackendUnavailableError: what is missing, and how to install it or what to use instead.
     """
-    if name == "auto":
-        name = "numba" if device.type == "cpu" else "torch"
+    reason = _obstacle(name, device, variant)
+    if reason is not None:
+        raise BackendUnavailableError(f'backend "{name}": {reason}')
+
+
+def _obstacle(name: BackendName, device: torch.device, variant: Variant) -> str | None:
+    """Why a backend cannot be used, or None."""
+    if name in CUDA_GRIDS and variant == "vanilla":
+        return 'nerf_variant "vanilla" has no hash grid; use backend "auto" or "torch"'
+    if name == "numba" and device.type != "cpu":
+        return f'runs on the CPU, the device is "{device}"; use backend "auto" or device "cpu"'
+    if name == "tcnn":
+        return _tcnn_obstacle(device)
+    return _triton_obstacle(device) if name == "triton" else None
+
+
+def _tcnn_obstacle(device: torch.device) -> str | None:
+    if device.type != "cuda":
+        return (
+            f'needs a CUDA GPU, the device is "{device}", and the package tinycudann: '
+            f'{TCNN_INSTALL}; or use backend "auto"'
+        )
+    from nerfcore.encoding.tcnn_grid import load_package
+
+    try:
+        load_package()
+    except ImportError as error:
+        return f"the package tinycudann cannot be imported ({error}); {TCNN_INSTALL}"
+    return None
+
+
+def _triton_obstacle(device: torch.device) -> str | None:
+    try:
+        from nerfcore.encoding.triton_grid import is_interpreted
+    except ImportError as error:
+        return f"the package triton cannot be imported ({error}); {TRITON_INSTALL}"
+    if device.type != "cuda" and not is_interpreted():
+        return (
+            f'needs a CUDA GPU, the device is "{device}"; use backend "auto" (or set '
+            "TRITON_INTERPRET=1 to try it slowly on the CPU)"
+        )
+    return None
+
+
+def make_tracer(name: BackendName, architecture: Architecture, device: torch.device) -> Tracer:
+    """Return the tracer named, or for "auto" the fastest that can be used.
+
+    Raises:
+        BackendUnavailableError: see `check_backend`; or tiny-cuda-nn lays this table out otherwise.
+    """
+    if name != "auto":
+        return _named_tracer(name, architecture, device)
+    if device.type == "cpu":
+        return _named_tracer("numba", architecture, device)
+    for candidate in CUDA_GRIDS:
+        try:
+            tracer = _named_tracer(candidate, architecture, device)
+        except BackendUnavailableError as error:
+            _log.info("backend auto: %s", error)
+        else:
+            _log.info("backend auto: %s on %s", candidate, device)
+            return tracer
+    return _named_tracer("torch", architecture, device)
+
+
+def _named_tracer(name: BackendName, architecture: Architecture, device: torch.device) -> Tracer:
+    check_backend(name, device, architecture.settings.variant)
     if name == "numba":
-        if device.type != "cpu":
-            raise BackendUnavailableError(
-                f'backend "numba": runs on the CPU, the device is "{device}"; use backend "torch" '
-                'or device "cpu"'
-            )
-        return NumbaField(architecture)
-    return TorchField(architecture)
+        from nerfcore.tracing.cpu import CpuTracer
+
+        return CpuTracer(architecture)
+    return TensorTracer(architecture, device, _grid(name, architecture, device))
+
+
+def _grid(name: BackendName, architecture: Architecture, device: torch.device) -> HashGrid | None:
+    if architecture.layout is None:
+        return None
+    if name == "tcnn":
+        from nerfcore.encoding.tcnn_grid import TcnnGrid
+
+        return TcnnGrid(architecture.settings.grid, device)
+    if name == "triton":
+        from nerfcore.encoding.triton_grid import TritonGrid
+
+        return TritonGrid(architecture.layout, device)
+    return TorchGrid(architecture.layout)

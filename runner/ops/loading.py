@@ -10,6 +10,7 @@ from nerfcore.data.dataset import load_dataset
 from nerfcore.data.partition import load_partition
 from nerfcore.data.records import Dataset
 from nerfcore.errors import CheckpointError
+from nerfcore.field.backends import check_backend, resolve_device
 from nerfcore.scene import SceneModel
 from runner.inputs import Inputs
 from runner.ops.agreement import (
@@ -49,10 +50,12 @@ def load_model(job: EvalJob | ViewJob, inputs: Inputs) -> Loaded:
     checkpoint = inputs.checkpoint
     if checkpoint is None:
         raise CheckpointError("checkpoint_path: missing; name a train job")
+    stored = stored_settings(checkpoint)
+    check_backend(job.backend, resolve_device(job.device), stored.variant)
     dataset = evenly_spaced(load_dataset(inputs.dataset), job.cap_images)
     partition = load_partition(inputs.partition)
     margin = job_partition(job, partition).boundary_margin
-    require_stated_architecture(job, stored_settings(checkpoint), checkpoint)
+    require_stated_architecture(job, stored, checkpoint)
     require_same_partition(checkpoint, partition)
     scene = load_checkpoint(checkpoint, job.device, job.backend)
     require_same_frame(scene, dataset, checkpoint)

@@ -62,7 +62,7 @@ def test_what_is_no_job_is_refused_with_its_reason(raw: bytes, part: str) -> Non
         ({"camera_path": "x"}, "camera_path", "op video"),
         ({"algo": "fommaml"}, "algo", "did you mean 'fomaml'?"),
         ({"algo": "maml"}, "algo", "use fomaml or joint"),
-        ({"backend": "triton"}, "backend", "not built in this version"),
+        ({"backend": "tritan"}, "backend", "did you mean 'triton'?"),
         ({"fim": True}, "fim", "not built in this version"),
         ({"downscale": 2}, "downscale", "less than or equal to 1"),
         ({"downscale": "0.5"}, "downscale", "valid number"),

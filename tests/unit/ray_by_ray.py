@@ -1,0 +1,148 @@
+"""Traces one ray after another, one sample after another, in float64: slow, and easy to believe.
+
+Written from the definitions in `nerfcore.tracing.contract`, the placing of samples too;
+differentiable by autograd.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nerfcore.background import background_rgb
+from nerfcore.colour import linear_to_srgb
+from nerfcore.encoding import torch_grid
+from nerfcore.encoding.directions import frequencies, spherical_harmonics
+from nerfcore.field.parameters import Architecture, Parameters
+from nerfcore.sampling.march import MAX_OWNERS, MarchScene
+from nerfcore.tracing.contract import Rays, TracedScene
+
+
+def in_double(parameters: Parameters) -> Parameters:
+    """Float64 leaves with the same values."""
+    return {name: value.double().requires_grad_() for name, value in parameters.items()}
+
+
+def box_span(origin: np.ndarray, direction: np.ndarray, march: MarchScene) -> tuple[float, float]:
+    """Distances between which a ray is inside the scene's box; (1, 0) for never."""
+    begin, end = 0.0, math.inf
+    for axis in range(3):
+        o, d = float(origin[axis]), float(direction[axis])
+        low, high = float(march.aabb[0, axis]), float(march.aabb[1, axis])
+        if abs(d) < 1e-12:
+            if not low <= o <= high:
+                return 1.0, 0.0
+            continue
+        first, second = sorted([(low - o) / d, (high - o) / d])
+        begin, end = max(begin, first), min(end, second)
+    return begin, end
+
+
+def owners_of(point: np.ndarray, march: MarchScene) -> tuple[list[tuple[int, float]], bool]:
+    """Experts of a point with weights that sum to 1, and whether any calls its cell occupied."""
+    axes = slice(march.first_axis, 3)
+    away = [float(np.linalg.norm(point[axes] - c[axes])) for c in march.centroids.astype(float)]
+    found, occupied = [], False
+    for k, distance in enumerate(away):
+        low, high = march.box_mins[k].astype(float), march.box_maxs[k].astype(float)
+        unit = (point - low) / (high - low)
+        near = distance <= march.margin * min(away)
+        if not near or (unit < 0).any() or (unit >= 1).any() or len(found) == MAX_OWNERS:
+            continue
+        found.append((k, max(1e-6, march.margin * min(away) / distance - 1.0)))
+        i, j, m = (int(u * n) for u, n in zip(unit, march.cell_dims[k], strict=True))
+        _, wide, deep = march.cell_dims[k]
+        occupied |= bool(march.cells[march.cell_offsets[k] + (i * wide + j) * deep + m])
+    total = sum(weight for _, weight in found)
+    return [(k, weight / total) for k, weight in found], occupied
+
+
+def walk(
+    scene: TracedScene, rays: Rays, r: int
+) -> Iterator[tuple[float, float, np.ndarray, list[tuple[int, float]]]]:
+    """A ray's samples in occupied cells: middle, length (world units), point, owners."""
+    origin, direction = rays.origins[r].astype(float), rays.directions[r].astype(float)
+    s = scene.sampling
+    t, end = box_span(origin, direction, scene.march)
+    while t < end:
+        dt = min(max(s.step_m / scene.scale_m, s.step_growth * t), end - t)
+        middle = t + float(rays.jitter[r]) * dt
+        t += dt
+        point = origin + middle * direction
+        owners, occupied = owners_of(point, scene.march)
+        if occupied:
+            yield middle, dt, point, owners
+
+
+def placed_samples(scene: TracedScene, rays: Rays, r: int) -> int:
+    """How many samples a ray has."""
+    return sum(1 for _ in walk(scene, rays, r))
+
+
+def field(
+    architecture: Architecture, parameters: Parameters, unit: np.ndarray, harmonics: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Density per metre and colour f64[3] at one point of an expert's unit cube."""
+    x = torch.from_numpy(unit)[None]
+    if architecture.layout is None:
+        h = frequencies(x)[0]
+    else:
+        h = torch_grid.encode(x, parameters["table"], architecture.layout)[0]
+    settings, outputs = architecture.settings, []
+    for name, depth in (("sigma", settings.sigma_depth), ("color", settings.color_depth)):
+        for i in range(depth + 1):
+            h = h @ parameters[f"{name}.{i}"]
+            h = torch.relu(h) if i < depth else h
+        outputs.append(h)
+        h = torch.cat([h[1:], harmonics, torch.ones(1, dtype=torch.float64)])
+    return torch.exp((outputs[0][0] - 2.0).clamp(max=15.0)), torch.sigmoid(outputs[1])
+
+
+def trace_ray(
+    scene: TracedScene, experts: Sequence[Parameters], rays: Rays, r: int
+) -> tuple[Tensor, Tensor, Tensor, int]:
+    """One ray's colour before the background, opacity, depth, and how many samples it placed."""
+    architecture, march = Architecture.of(scene.settings), scene.march
+    direction = torch.from_numpy(rays.directions[r].astype(float))
+    harmonics = spherical_harmonics(direction[None])[0]
+    rgb, opacity, depth = (
+        torch.zeros(3).double(),
+        torch.zeros(()).double(),
+        torch.zeros(()).double(),
+    )
+    light, placed = torch.ones(()).double(), 0
+    for middle, dt, point, owners in walk(scene, rays, r):
+        placed += 1
+        if light < scene.sampling.min_transmittance:
+            continue
+        sigma, colour = torch.zeros(()).double(), torch.zeros(3).double()
+        for k, weight in owners:
+            low, high = march.box_mins[k].astype(float), march.box_maxs[k].astype(float)
+            unit = np.clip((point - low) / (high - low).max(), 0.0, 1.0)
+            found = field(architecture, experts[k], unit, harmonics)
+            sigma, colour = sigma + weight * found[0], colour + weight * found[1]
+        alpha = 1.0 - torch.exp(-sigma * dt * scene.scale_m)
+        rgb, opacity = rgb + light * alpha * colour, opacity + light * alpha
+        depth = depth + light * alpha * middle
+        light = light * (1.0 - alpha)
+    return rgb, opacity, depth, placed
+
+
+def trace(
+    scene: TracedScene, experts: Sequence[Parameters], background: Parameters, rays: Rays
+) -> tuple[Tensor, Tensor, Tensor, list[int]]:
+    """All rays: rgb f64[R, 3] with background, opacity, depth, and samples placed on each."""
+    found = [trace_ray(scene, experts, rays, r) for r in range(len(rays))]
+    triples = [ray[:3] for ray in found]
+    rgb, opacity, depth = (torch.stack(values) for values in zip(*triples, strict=True))
+    harmonics = spherical_harmonics(torch.from_numpy(rays.directions).double())
+    behind = background_rgb(background, scene.settings, harmonics)
+    return rgb + (1 - opacity)[:, None] * behind, opacity, depth, [ray[3] for ray in found]
+
+
+def loss(scene: TracedScene, rgb: Tensor, truth: np.ndarray) -> Tensor:
+    """Mean squared error in sRGB."""
+    shown = linear_to_srgb(rgb.clamp_min(0)) if scene.settings.colour_space == "linear" else rgb
+    return (shown - torch.from_numpy(truth).double()).square().mean()
