@@ -4,17 +4,31 @@
 import errno
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from configs.exit_codes import ExitCode
-from nerfcore.data.clusters import Balance, ClusterSettings, balance, write_partition
+from nerfcore.data.balance import (
+    BALANCE_FILE,
+    Balance,
+    balance,
+    describe_balance,
+    save_balance,
+)
+from nerfcore.data.clusters import ClusterSettings, write_partition
 from nerfcore.data.dataset import load_dataset
+from nerfcore.data.grid_choice import DEFAULT_IMAGES_PER_EXPERT, choose_grid
 from nerfcore.data.partition import Partition
+from nerfcore.data.pixel_masks import COMPACT_STRIDE, write_pixel_masks
+from nerfcore.data.progress import progress_bar
+from nerfcore.data.records import Dataset
 from nerfcore.errors import DataError
+
+MaskKind = Literal["none", "compact", "full"]
+DEFAULT_GRID = "2 2"
 
 
 def _option(name: str, text: str) -> typer.models.OptionInfo:
@@ -26,9 +40,18 @@ def _option(name: str, text: str) -> typer.models.OptionInfo:
 def main(
     data_path: Annotated[Path, _option("data_path", "the prepared dataset's folder")],
     grid_dim: Annotated[
-        str,
+        str | None,
         _option("grid_dim", "cells along East and South ('2 2'), or Down, East, South ('1 2 2')"),
-    ] = "2 2",
+    ] = None,
+    kmeans: Annotated[
+        int | None, _option("kmeans", "so many groups of cameras (k-means) instead of a grid")
+    ] = None,
+    auto: Annotated[
+        bool, _option("auto", "choose the grid from the points and the number of images")
+    ] = False,
+    images_per_expert: Annotated[
+        int, _option("images_per_expert", "training images an expert should have, for --auto")
+    ] = DEFAULT_IMAGES_PER_EXPERT,
     cluster_2d: Annotated[
         bool, _option("cluster_2d", "measure distances to centroids horizontally only")
     ] = False,
@@ -47,33 +70,87 @@ def main(
     output: Annotated[
         str | None, _option("output", "name below masks/; default as g22_grid_bm105_ss11")
     ] = None,
+    masks: Annotated[
+        MaskKind,
+        _option("masks", "also store which expert owns which pixel: every 8th, or every pixel"),
+    ] = "none",
     resume: Annotated[
         bool, _option("resume", "keep a partition of that name if its settings are the same")
     ] = False,
 ) -> None:
     """Divide a prepared dataset into experts and print how the work falls on them."""
     try:
+        dataset = load_dataset(data_path)
+        grid, reason = _chosen_grid(dataset, grid_dim, kmeans, auto, images_per_expert, scene_scale)
         settings = ClusterSettings(
-            grid_dim=_parsed_grid(grid_dim),
+            grid_dim=grid,
             cluster_2d=cluster_2d,
             boundary_margin=boundary_margin,
             scene_scale=scene_scale,
             ray_samples=ray_samples,
             center_pixels=center_pixels,
+            kmeans=kmeans,
         )
-        dataset = load_dataset(data_path)
-        partition, kept = write_partition(dataset, settings, output, resume=resume)
+        partition, kept = write_partition(dataset, settings, output, resume=resume, reason=reason)
+        folder = data_path / "masks" / partition.name
         counts = balance(dataset, partition, settings)
+        images = len(dataset.train) + len(dataset.val)
+        save_balance(folder, describe_balance(partition, counts, images))
+        if masks != "none":
+            _write_masks(folder, dataset, partition, settings, masks)
     except (DataError, OSError) as error:
         raise _refused(error) from None
-    print(f"partition {data_path / 'masks' / partition.name}{' (kept)' if kept else ''}")
+    print(f"partition {folder}{' (kept)' if kept else ''}")
+    if reason is not None:
+        print(f"grid      {' x '.join(map(str, grid))}: {reason}")
     _show(partition, counts)
+    print(f"balance   {folder / BALANCE_FILE}")
 
 
-def _refused(error: Exception) -> typer.Exit:
+def _chosen_grid(
+    dataset: Dataset,
+    grid_dim: str | None,
+    kmeans: int | None,
+    auto: bool,
+    images_per_expert: int,
+    scene_scale: float,
+) -> tuple[tuple[int, ...], str | None]:
+    """Return the grid, and why when it was chosen here."""
+    if (grid_dim is not None) + (kmeans is not None) + auto > 1:
+        raise DataError("grid_dim, kmeans, auto: each says how many experts; give only one of them")
+    if auto:
+        choice = choose_grid(dataset, images_per_expert, scene_scale)
+        return choice.grid_dim, choice.reason
+    return _parsed_grid(DEFAULT_GRID if grid_dim is None else grid_dim), None
+
+
+def _write_masks(
+    folder: Path,
+    dataset: Dataset,
+    partition: Partition,
+    settings: ClusterSettings,
+    masks: MaskKind,
+) -> None:
+    with progress_bar() as on_progress:
+        for name, images in (("train", dataset.train), ("val", dataset.val)):
+            write_pixel_masks(
+                folder,
+                partition,
+                images,
+                settings.ray_samples,
+                stride=1 if masks == "full" else COMPACT_STRIDE,
+                center_pixels=settings.center_pixels,
+                on_progress=lambda done, total, name=name: on_progress(
+                    f"{name} masks", done, total
+                ),
+            )
+
+
+def _refused(error: DataError | OSError) -> typer.Exit:
     """Say in one line what is wrong, and return the exit that goes with it."""
-    print(f"error: {error}", file=sys.stderr)
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    mend = "; free space on that disk and run again" if full else ""
+    print(f"error: {error}{mend}", file=sys.stderr)
     return typer.Exit(ExitCode.DISK_FULL if full else ExitCode.BAD_DATA)
 
 
@@ -85,7 +162,9 @@ def _parsed_grid(text: str) -> tuple[int, ...]:
 
 
 def _show(partition: Partition, counts: Balance) -> None:
-    table = Table("expert", "images", "points", "pixels", "box (world units)", title="Balance")
+    table = Table(
+        "expert", "images", "points", "pixels", "share", "box (world units)", title="Balance"
+    )
     for expert in range(len(partition)):
         low, high = partition.box_mins[expert], partition.box_maxs[expert]
         box = "  ".join(f"{a:.2f}..{b:.2f}" for a, b in zip(low, high, strict=True))
@@ -94,10 +173,16 @@ def _show(partition: Partition, counts: Balance) -> None:
             f"{expert}{empty}",
             str(counts.images[expert]),
             str(counts.points[expert]),
+            f"{counts.pixels[expert] / 1e6:.1f} M",
             f"{counts.pixel_shares[expert]:.1%}",
             box,
         )
     Console().print(table)
+    if counts.empty:
+        print(
+            f"empty experts {', '.join(map(str, counts.empty))}: no pixel's ray meets them; they "
+            "are kept under their numbers, and cost memory"
+        )
     print(
         f"pixels of more than one expert {counts.overlap_share:.1%}, "
         f"outside the scene's box {counts.missed_share:.1%}"

@@ -1,4 +1,4 @@
-"""Owns loading a prepared dataset.
+"""Owns loading a prepared dataset: ours, or one prepared for the reference system.
 
 See `nerfcore.data.records` for the records and their frames, and `nerfcore.data.storage` for the
 files. `scripts/prepare_dataset.py` writes datasets, `scripts/update_dataset.py` adds batches.
@@ -8,6 +8,12 @@ from pathlib import Path
 
 from nerfcore.atomic import TEMPORARY_PREFIX
 from nerfcore.data.records import Batch, Dataset, ImageSet, SceneFrame, SparsePoints
+from nerfcore.data.reference import (
+    is_reference_batch,
+    is_reference_dataset,
+    load_reference_batch,
+    load_reference_dataset,
+)
 from nerfcore.data.storage import (
     BATCH_FILE,
     DATASET_FILE,
@@ -34,13 +40,17 @@ def load_dataset(root: Path, *, checksum: bool = False) -> Dataset:
     """Load a prepared dataset without decoding its photographs.
 
     Args:
-        root: folder that holds dataset.json.
+        root: folder that holds dataset.json (or the reference system's coordinates.pt).
         checksum: also compare every photograph with its checksum (reads all of them).
 
     Raises:
         DataError: the folder, a listed file, the format version, a checksum or a shape is wrong.
     """
     if not (root / DATASET_FILE).is_file():
+        if is_reference_dataset(root):
+            return load_reference_dataset(
+                root, _load_batches(root / "continual", checksum=checksum)
+            )
         raise DataError(
             f"{root}: not a prepared dataset ({DATASET_FILE} is missing); make it with "
             "scripts/prepare_dataset.py"
@@ -65,6 +75,8 @@ def load_batch(folder: Path, *, checksum: bool = False) -> Batch:
     Raises:
         DataError: as `load_dataset`.
     """
+    if not (folder / BATCH_FILE).is_file() and is_reference_batch(folder):
+        return load_reference_batch(folder)
     listing = read_listing(folder / BATCH_FILE, BatchRecord)
     return Batch(
         folder.name,

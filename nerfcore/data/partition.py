@@ -1,54 +1,27 @@
-"""Owns the partition of a scene into experts, and its file.
+"""Owns the files of a partition: ours, and (read only) the reference system's.
 
-World frame DRB (index 0 vertical, positive down; 1 and 2 horizontal), scaled units. Expert c owns a
-point x when d_c(x)^2 <= boundary_margin^2 * min_k d_k(x)^2, so neighbours overlap near borders.
-With `cluster_2d` distances use the horizontal axes only.
+See `nerfcore.data.partition_record` for what a partition is.
 """
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from nerfcore import atomic
+from nerfcore.data.partition_record import Partition
+from nerfcore.data.reference_partition import is_reference_partition, load_reference_partition
 from nerfcore.errors import DataError
+
+__all__ = ["PARTITION_FILE", "Partition", "list_partitions", "load_partition", "save_partition"]
 
 FORMAT_VERSION = 1
 PARTITION_FILE = "partition.json"
 REMAKE = "make it again with scripts/create_clusters.py"
 
 _Vector = tuple[float, float, float]
-
-
-@dataclass(frozen=True, eq=False)
-class Partition:
-    """Which expert owns which part of the scene.
-
-    Attributes:
-        name: folder name below `masks/`.
-        centroids: f32[K, 3], world.
-        box_mins, box_maxs: f32[K, 3], each expert's box: the extent of what it owns, inside `aabb`.
-        aabb: f32[2, 3], the whole scene's box (minimum, maximum).
-        cluster_2d: distances use the horizontal axes only.
-        boundary_margin: >= 1, how far experts overlap.
-        grid_dim: cells per axis: 2 values = axes 1 and 2, 3 values = axes 0, 1 and 2.
-    """
-
-    name: str
-    centroids: NDArray[np.float32]
-    box_mins: NDArray[np.float32]
-    box_maxs: NDArray[np.float32]
-    aabb: NDArray[np.float32]
-    cluster_2d: bool
-    boundary_margin: float
-    grid_dim: tuple[int, ...]
-
-    def __len__(self) -> int:
-        return len(self.centroids)
 
 
 class _PartitionRecord(BaseModel):
@@ -62,11 +35,11 @@ class _PartitionRecord(BaseModel):
     cluster_2d: bool
     boundary_margin: float = Field(ge=1.0)
     grid_dim: list[int] = Field(min_length=1, max_length=3)
-    settings: dict[str, float | int | bool | str] = {}
+    settings: dict[str, float | int | bool | str | None] = {}
 
 
 def load_partition(path: Path) -> Partition:
-    """Load a partition.
+    """Load a partition, ours or one made for the reference system.
 
     Args:
         path: the folder `masks/<name>` or its partition.json.
@@ -75,6 +48,10 @@ def load_partition(path: Path) -> Partition:
         DataError: missing, not JSON, a field is wrong, or a box is empty.
     """
     file = path if path.name == PARTITION_FILE else path / PARTITION_FILE
+    if not file.is_file() and is_reference_partition(file.parent):
+        partition = load_reference_partition(file.parent)
+        _check_boxes(file.parent, partition)
+        return partition
     try:
         raw = file.read_text()
     except OSError as error:
@@ -99,8 +76,22 @@ def load_partition(path: Path) -> Partition:
     return partition
 
 
+def list_partitions(root: Path) -> list[Path]:
+    """Return the folders of a dataset's partitions, ours and the reference system's, by name."""
+    masks = root / "masks"
+    if not masks.is_dir():
+        return []
+    return sorted(
+        folder
+        for folder in masks.iterdir()
+        if (folder / PARTITION_FILE).is_file() or is_reference_partition(folder)
+    )
+
+
 def save_partition(
-    folder: Path, partition: Partition, settings: dict[str, float | int | bool | str] | None = None
+    folder: Path,
+    partition: Partition,
+    settings: dict[str, float | int | bool | str | None] | None = None,
 ) -> Path:
     """Write `folder`/partition.json atomically and return its path.
 

@@ -29,6 +29,7 @@ from nerfcore.data.placing import (
 )
 from nerfcore.data.recentre import Recentring, recentre
 from nerfcore.data.records import Dataset, SceneFrame
+from nerfcore.data.splitting import evenly_spaced
 from nerfcore.data.staging import Stage, restore_retired, staged
 from nerfcore.data.storage import (
     DATASET_FILE,
@@ -110,21 +111,6 @@ class PrepareSettings:
                 f"enu_ref_lat, enu_ref_lon: {point.lat_deg}, {point.lon_deg} are outside "
                 "-90..90 and -180..180 degrees"
             )
-
-
-def evenly_spaced(count: int, share: float) -> NDArray[np.bool_]:
-    """Choose round(count * share) of `count` items, evenly spaced, never all of them.
-
-    Returns:
-        bool[count].
-    """
-    chosen = np.zeros(count, np.bool_)
-    wanted = min(int(count * share + 0.5), count - 1)
-    if wanted > 0:
-        # Middles of equal intervals: the first and last photographs, which see the site's rim,
-        # stay in training.
-        chosen[((np.arange(wanted) + 0.5) * count / wanted).astype(np.int64)] = True
-    return chosen
 
 
 def prepare_dataset(

@@ -72,6 +72,8 @@ class ImageSet:
         c2w: f32[N, 3, 4], camera (RUB) to world (DRB, scaled).
         intrinsics: f32[N, 4], fx, fy, cx, cy in px of the stored photograph.
         widths_px, heights_px: i32[N], size of the stored photograph.
+        find_borders: the photographs may have black borders that no mask lists; they are to be
+            found when the photographs are read (see `nerfcore.data.borders`).
     """
 
     names: tuple[str, ...]
@@ -81,6 +83,7 @@ class ImageSet:
     intrinsics: NDArray[np.float32]
     widths_px: NDArray[np.int32]
     heights_px: NDArray[np.int32]
+    find_borders: bool = False
 
     def __len__(self) -> int:
         return len(self.names)
@@ -96,6 +99,7 @@ class ImageSet:
             self.intrinsics[chosen],
             self.widths_px[chosen],
             self.heights_px[chosen],
+            self.find_borders,
         )
 
 

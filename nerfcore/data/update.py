@@ -20,9 +20,10 @@ from nerfcore.data.dataset import load_batch, load_dataset
 from nerfcore.data.facing import drop_behind
 from nerfcore.data.flight import Flight, find_source, read_flight, require_photographs
 from nerfcore.data.placing import EnuScene, check_coordinates, near_ground, to_enu
-from nerfcore.data.prepare import Progress, evenly_spaced, make_photographs
+from nerfcore.data.prepare import Progress, make_photographs
 from nerfcore.data.recentre import recentre
 from nerfcore.data.records import Batch, Dataset, SparsePoints
+from nerfcore.data.splitting import evenly_spaced
 from nerfcore.data.staging import staged
 from nerfcore.data.storage import (
     BATCH_FILE,

@@ -15,7 +15,8 @@ from nerfcore.data.borders import border_mask
 from nerfcore.data.colmap import read_model
 from nerfcore.data.images import ImageStore
 from nerfcore.data.placing import fit_frame, to_enu
-from nerfcore.data.prepare import PrepareSettings, evenly_spaced, prepare_dataset
+from nerfcore.data.prepare import PrepareSettings, prepare_dataset
+from nerfcore.data.splitting import evenly_spaced
 from nerfcore.errors import DataError
 from nerfcore.geometry.frames import project
 from nerfcore.geometry.geodesy import enu_to_geodetic

@@ -1,0 +1,183 @@
+"""Owns reading datasets prepared for the reference system, as they are.
+
+    coordinates.pt            origin_drb (m), pose_scale_factor (m per unit), altitude_range_enu,
+                              enu_ref_coords (latitude, longitude, height, or None)
+    mappings.txt              image name,000000.pt
+    train|val/                metadata/000000.pt (H, W, c2w, intrinsics), rgbs/000000.jpg
+    continual/<batch>/        as train/, with manifest.json for the names
+    masks/<name>/             see `nerfcore.data.reference_partition`
+
+Its world, camera axes and pixel centres are ours. Its photographs are undistorted already; the
+black borders that left are found when they are read. It has no sparse points, and its batches no
+held-out part: a quarter, evenly spaced, is held out here.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from nerfcore.data.records import Batch, Dataset, ImageSet, SceneFrame
+from nerfcore.data.splitting import evenly_spaced
+from nerfcore.data.tensor_file import load_tensors
+from nerfcore.errors import DataError
+from nerfcore.geometry.geodesy import GeoPoint
+
+COORDINATES_FILE: Final = "coordinates.pt"
+MANIFEST_FILE: Final = "manifest.json"
+HELDOUT_SHARE: Final = 0.25
+_MEND: Final = "copy the dataset again from where it was prepared"
+_PHOTOGRAPHS: Final = (".jpg", ".png", ".jpeg")
+
+
+def is_reference_dataset(root: Path) -> bool:
+    """Tell whether a folder was prepared for the reference system."""
+    return (root / COORDINATES_FILE).is_file()
+
+
+def is_reference_batch(folder: Path) -> bool:
+    """Tell whether a batch's folder was made by the reference system."""
+    return (folder / MANIFEST_FILE).is_file() and (folder / "metadata").is_dir()
+
+
+def load_reference_dataset(root: Path, batches: dict[str, Batch]) -> Dataset:
+    """Load a dataset prepared for the reference system.
+
+    Args:
+        root: holds coordinates.pt.
+        batches: its later batches.
+
+    Raises:
+        DataError: a file is missing or damaged, holds more than tensors, or a field is wrong.
+    """
+    names = _mapped_names(root / "mappings.txt")
+    train = _image_set(root / "train", names, root / "mappings.txt")
+    if len(train) == 0:
+        raise DataError(f"{root / 'train' / 'metadata'}: no image; at least 1 is needed; {_MEND}")
+    val = _image_set(root / "val", names, root / "mappings.txt")
+    return Dataset(root, _frame(root / COORDINATES_FILE), train, val, batches, None)
+
+
+def load_reference_batch(folder: Path) -> Batch:
+    """Load a batch of the reference system, a quarter of it held out.
+
+    Raises:
+        DataError: as `load_reference_dataset`.
+    """
+    file = folder / MANIFEST_FILE
+    try:
+        items = json.loads(file.read_text())["items"]
+        names = {str(item["id"]): str(item["image_name"]) for item in items}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{file}: unreadable ({error!r}); {_MEND}") from error
+    images = _image_set(folder, names, file)
+    heldout = evenly_spaced(len(images), HELDOUT_SHARE)
+    return Batch(
+        folder.name,
+        images.subset(np.flatnonzero(~heldout)),
+        images.subset(np.flatnonzero(heldout)),
+    )
+
+
+def _frame(file: Path) -> SceneFrame:
+    content = _mapping(file)
+    scale_m = _number(file, content, "pose_scale_factor")
+    if scale_m <= 0.0:
+        raise DataError(f"{file}: pose_scale_factor is {scale_m} m, must be positive; {_MEND}")
+    low_m, high_m = _array(file, content, "altitude_range_enu", (2,))
+    place = content.get("enu_ref_coords")
+    reference = None
+    if place is not None:
+        values = _array(file, content, "enu_ref_coords", (3,))
+        reference = GeoPoint(float(values[0]), float(values[1]), float(values[2]))
+    origin = _array(file, content, "origin_drb", (3,))
+    return SceneFrame(scale_m, origin, reference, (float(low_m), float(high_m)))
+
+
+def _mapped_names(file: Path) -> dict[str, str]:
+    """Return the image name of each id."""
+    try:
+        lines = [line.strip() for line in file.read_text().splitlines() if line.strip()]
+    except (OSError, ValueError) as error:
+        raise DataError(f"{file}: missing or unreadable; {_MEND}") from error
+    names: dict[str, str] = {}
+    for number, line in enumerate(lines, start=1):
+        name, comma, stored = line.rpartition(",")
+        if not comma or not stored.endswith(".pt") or not name:
+            raise DataError(f"{file}: line {number} is {line!r}, not 'image,000000.pt'; {_MEND}")
+        names[stored.removesuffix(".pt")] = name
+    return names
+
+
+def _image_set(folder: Path, names: Mapping[str, str], listing: Path) -> ImageSet:
+    """Read the cameras of a split's images, sorted by name."""
+    files = sorted((folder / "metadata").glob("*.pt"))
+    unnamed = [file.stem for file in files if file.stem not in names]
+    if unnamed:
+        raise DataError(f"{listing}: names no image for {unnamed[0]}.pt; {_MEND}")
+    files.sort(key=lambda file: names[file.stem])
+    cameras = [_camera(file) for file in files]
+    return ImageSet(
+        tuple(names[file.stem] for file in files),
+        tuple(_photograph(folder / "rgbs", file.stem) for file in files),
+        (None,) * len(files),
+        np.array([camera[0] for camera in cameras], np.float32).reshape(-1, 3, 4),
+        np.array([camera[1] for camera in cameras], np.float32).reshape(-1, 4),
+        np.array([camera[2][0] for camera in cameras], np.int32),
+        np.array([camera[2][1] for camera in cameras], np.int32),
+        find_borders=True,
+    )
+
+
+def _camera(file: Path) -> tuple[NDArray[np.float64], NDArray[np.float64], tuple[int, int]]:
+    """Return c2w f64[3, 4], intrinsics f64[4], and width and height, px."""
+    content = _mapping(file)
+    width_px, height_px = (int(_number(file, content, name)) for name in ("W", "H"))
+    intrinsics = _array(file, content, "intrinsics", (4,))
+    if min(width_px, height_px) < 1 or min(intrinsics[:2]) <= 0.0:
+        raise DataError(
+            f"{file}: {width_px}x{height_px} px with focal lengths {intrinsics[:2].tolist()}, all "
+            f"must be positive; {_MEND}"
+        )
+    return _array(file, content, "c2w", (3, 4)), intrinsics, (width_px, height_px)
+
+
+def _photograph(folder: Path, stem: str) -> Path:
+    for ending in _PHOTOGRAPHS:
+        if (folder / f"{stem}{ending}").is_file():
+            return folder / f"{stem}{ending}"
+    raise DataError(f"{folder / stem}.jpg: missing although its metadata is there; {_MEND}")
+
+
+def _mapping(file: Path) -> dict[str, Any]:
+    content = load_tensors(file)
+    if not isinstance(content, dict):
+        raise DataError(f"{file}: holds {type(content).__name__}, not named values; {_MEND}")
+    return content
+
+
+def _number(file: Path, content: dict[str, Any], name: str) -> float:
+    return float(_array(file, content, name, ()))
+
+
+def _array(
+    file: Path, content: dict[str, Any], name: str, shape: tuple[int, ...]
+) -> NDArray[np.float64]:
+    """Return a tensor, number or tuple of a file as f64 of this shape."""
+    found = content.get(name)
+    try:
+        values = np.asarray(
+            found.numpy() if isinstance(found, torch.Tensor) else found, dtype=np.float64
+        )
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{file}: {name} is {found!r}, not numbers; {_MEND}") from error
+    if found is None or values.shape != shape or not np.isfinite(values).all():
+        raise DataError(
+            f"{file}: {name} must be finite numbers of shape {list(shape)}, is "
+            f"{'missing' if found is None else list(values.shape)}; {_MEND}"
+        )
+    return values
