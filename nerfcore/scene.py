@@ -13,18 +13,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nerfcore.background import background_rgb, initial_background
+from nerfcore.background import initial_background
 from nerfcore.colour import linear_to_srgb
 from nerfcore.data.partition import Partition
 from nerfcore.data.records import SceneFrame
 from nerfcore.errors import SettingsError
-from nerfcore.field.backends import make_backend, resolve_device
+from nerfcore.field.backends import make_tracer, resolve_device
 from nerfcore.field.parameters import Architecture, Parameters, initial_parameters
 from nerfcore.geometry.camera import Camera, Rendered
 from nerfcore.sampling.march import MarchScene
+from nerfcore.sampling.routing import build_routing
 from nerfcore.sampling.occupancy import OccupancyGrid, full_grid
 from nerfcore.settings import BackendName, ModelSettings, SamplingSettings
-from nerfcore.tracing import TraceScene, trace
+from nerfcore.tracing.contract import Rays, TracedScene
 
 RENDER_CHUNK_RAYS = 4096
 MEMORY_SHARE = 0.8
@@ -56,46 +57,34 @@ class SceneModel:
 
     def __post_init__(self) -> None:
         self.architecture = Architecture.of(self.settings)
-        self.backend = make_backend(self.backend_name, self.architecture, self.device)
+        p = self.partition
+        self.routing = build_routing(
+            p.aabb, p.centroids, p.boundary_margin, 1 if p.cluster_2d else 0
+        )
+        self.tracer = make_tracer(self.backend_name, self.architecture, self.device)
 
     @property
     def scale_m(self) -> float:
         """Metres per world unit."""
         return self.frame.pose_scale_factor_m
 
-    def trace_scene(self, sampling: SamplingSettings | None = None) -> TraceScene:
+    def traced(self, sampling: SamplingSettings | None = None) -> TracedScene:
         """What tracing needs, sharing this model's occupancy; `sampling` replaces its own."""
         sampling = sampling or self.sampling
         p, grid = self.partition, self.occupancy
         cells = grid.occupied if sampling.use_occupancy else np.ones_like(grid.occupied)
-        return TraceScene(
-            MarchScene(
-                p.aabb,
-                p.centroids,
-                p.box_mins,
-                p.box_maxs,
-                p.boundary_margin,
-                1 if p.cluster_2d else 0,
-                cells,
-                grid.offsets,
-                grid.dims,
-            ),
-            sampling,
-            self.scale_m,
-            self.backend,
-            self.device,
-        )
+        march = MarchScene(
+            p.aabb, p.centroids, p.box_mins, p.box_maxs, p.boundary_margin,
+            1 if p.cluster_2d else 0, self.routing, cells, grid.offsets, grid.dims,
+        )  # fmt: skip
+        return TracedScene(march, sampling, self.settings, self.scale_m)
 
     def densities(self, expert: int, points: NDArray[np.float32]) -> NDArray[np.float32]:
         """One expert's densities f32[N] per metre at world points f32[N, 3]."""
         low = self.partition.box_mins[expert]
         edge = (self.partition.box_maxs[expert] - low).max()
         local = np.clip((points - low) / edge, 0.0, 1.0).astype(np.float32)
-        positions = torch.from_numpy(local).to(self.device)
-        parameters = self.experts[expert]
-        with torch.no_grad():
-            features = self.backend.encode(parameters, positions)
-        return self.backend.densities(parameters, features).cpu().numpy()
+        return self.tracer.densities(self.experts[expert], local)
 
     def shown_rgb(self, rgb: Tensor) -> Tensor:
         """sRGB of composited colours."""
@@ -118,20 +107,11 @@ class SceneModel:
 
         Depth is NaN where opacity < 0.5.
         """
-        jitter = np.full(len(origins), 0.5, np.float32)
-        traced = trace(
-            self.trace_scene(),
-            self.experts,
-            origins,
-            directions,
-            jitter,
-            for_gradient=False,
-            max_samples=max_samples,
+        rays = Rays(origins, directions, np.full(len(origins), 0.5, np.float32))
+        found = self.tracer.render(
+            self.traced(), self.experts, self.background, rays, max_samples
         )
-        found = traced.composited
-        behind = background_rgb(self.background, self.settings, traced.harmonics).cpu()
-        missing = torch.from_numpy(1.0 - found.opacity)[:, None]
-        rgb = self.shown_rgb(torch.from_numpy(found.rgb) + missing * behind).clamp(0.0, 1.0)
+        rgb = self.shown_rgb(torch.from_numpy(found.rgb)).clamp(0.0, 1.0)
         solid = found.opacity >= 0.5
         depth_m = np.full(len(solid), np.nan, np.float32)
         depth_m[solid] = found.depth[solid] / found.opacity[solid] * np.float32(self.scale_m)
@@ -211,8 +191,8 @@ def new_scene(
 
 
 def _check_memory(architecture: Architecture, experts: int, device: torch.device) -> None:
-    """Refuse what cannot fit: parameters, gradients and two moments of every expert."""
-    needed = 4 * experts * architecture.bytes()
+    """Refuse what cannot fit: parameters and two moments of every expert."""
+    needed = 3 * experts * architecture.bytes()
     if device.type == "cuda":
         free = torch.cuda.mem_get_info(device)[0]
     else:
@@ -220,7 +200,7 @@ def _check_memory(architecture: Architecture, experts: int, device: torch.device
     if needed > MEMORY_SHARE * free:
         raise SettingsError(
             f"log2_hashmap_size {architecture.settings.grid.log2_size}: {experts} experts need "
-            f"{experts} x 4 x {architecture.bytes() / 1e6:.0f} MB = {needed / 1e9:.1f} GB, "
+            f"{experts} x 3 x {architecture.bytes() / 1e6:.0f} MB = {needed / 1e9:.1f} GB, "
             f"{free / 1e9:.1f} GB are free; choose a smaller table or fewer experts"
         )
 

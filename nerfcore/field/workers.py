@@ -2,11 +2,12 @@
 
 Matrix products on chunks that fit in cache run fastest on one thread each: a product spread over
 the cores reaches a third of that and stalls when the machine is shared. So PyTorch's own threading
-is off and chunks are dealt to one Python thread a core; PyTorch releases the interpreter's lock
-inside its operations.
+is off and chunks are dealt to one Python thread a core; PyTorch and the compiled kernels release
+the interpreter's lock inside their operations.
 """
 
 import ctypes
+import itertools
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -38,21 +39,31 @@ def keep_freed_memory() -> None:
         libc.mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
 
 
-def for_chunks(count: int, rows: int, work: Callable[[int, slice], None]) -> None:
-    """Call `work(worker, chunk)` for consecutive chunks of at most `rows` of `count` rows.
+def for_each(count: int, work: Callable[[int, int], None]) -> None:
+    """Call `work(worker, task)` for tasks 0 .. count, each worker taking the next one left.
 
     A worker's calls never overlap, so `worker` may index private buffers. An exception in any call
     is raised here once all workers have ended.
     """
-    workers = worker_count()
+    tasks = itertools.count()
 
     def run(worker: int) -> None:
         with torch.inference_mode():
-            for begin in range(worker * rows, count, workers * rows):
-                work(worker, slice(begin, min(begin + rows, count)))
+            while (task := next(tasks)) < count:
+                work(worker, task)
 
-    if count <= rows:
+    pool = _pool()
+    if count == 1:
         run(0)
         return
-    for future in [_pool().submit(run, worker) for worker in range(workers)]:
+    for future in [pool.submit(run, worker) for worker in range(worker_count())]:
         future.result()
+
+
+def for_chunks(count: int, rows: int, work: Callable[[int, slice], None]) -> None:
+    """Call `work(worker, chunk)` for consecutive chunks of at most `rows` of `count` rows."""
+
+    def one(worker: int, task: int) -> None:
+        work(worker, slice(task * rows, min((task + 1) * rows, count)))
+
+    for_each(-(-count // rows), one)

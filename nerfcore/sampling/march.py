@@ -16,7 +16,10 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from nerfcore.sampling.routing import Routing
+
 MAX_OWNERS = 4
+MOST_STRETCHES = 3
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ class MarchScene:
         centroids: f32[K, 3]; box_mins, box_maxs: f32[K, 3].
         margin: boundary margin, >= 1.
         first_axis: first axis of the routing distance: 1 for horizontal routing, else 0.
+        routing: which experts may own a point, by place.
         cells: u8[total], occupancy of all experts' cells (0 = empty).
         cell_offsets: i64[K]; cell_dims: i32[K, 3], C order.
     """
@@ -62,6 +66,7 @@ class MarchScene:
     box_maxs: NDArray[np.float32]
     margin: float
     first_axis: int
+    routing: Routing
     cells: NDArray[np.uint8]
     cell_offsets: NDArray[np.int64]
     cell_dims: NDArray[np.int32]
@@ -85,37 +90,48 @@ def _box_interval(ox, oy, oz, dx, dy, dz, aabb, near, far):  # type: ignore[no-u
 
 
 @numba.njit(cache=True, fastmath=True, error_model="numpy")
-def _owners_at(x, y, z, centroids, mins, maxs, margin, first, cells, offsets, dims, ids, weights):  # type: ignore[no-untyped-def]
+def _owners_at(  # type: ignore[no-untyped-def]
+    x, y, z, aabb, table, table_dims, centroids, mins, maxs, margin, first, cells, offsets, dims,
+    ids, weights,
+):  # fmt: skip
     """Fill ids and weights; return (owner count, occupied)."""
-    nearest = np.float32(1e30)
-    for k in range(centroids.shape[0]):
-        b, c = y - centroids[k, 1], z - centroids[k, 2]
-        square = b * b + c * c
-        if first == 0:
-            a = x - centroids[k, 0]
-            square += a * a
-        nearest = min(nearest, square)
-    d_min = np.sqrt(nearest)
-    reach = margin * d_min
+    place = 0
+    for axis in range(3):
+        value = x if axis == 0 else (y if axis == 1 else z)
+        unit = (value - aabb[0, axis]) / (aabb[1, axis] - aabb[0, axis])
+        index = min(max(int(unit * table_dims[axis]), 0), table_dims[axis] - 1)
+        place = place * table_dims[axis] + index
+    candidates = table[place]
+    single = candidates.shape[0] == 1 or candidates[1] < 0
+    reach = np.float32(1e30)
+    if not single:
+        nearest = np.float32(1e30)
+        for c in range(candidates.shape[0]):
+            k = candidates[c]
+            if k < 0:
+                break
+            nearest = min(nearest, _square(x, y, z, centroids, k, first))
+        reach = margin * np.sqrt(nearest)
     count = 0
     occupied = False
     total = np.float32(0.0)
-    for k in range(centroids.shape[0]):
-        b, c = y - centroids[k, 1], z - centroids[k, 2]
-        square = b * b + c * c
-        if first == 0:
-            a = x - centroids[k, 0]
-            square += a * a
-        if square > reach * reach or count == weights.shape[0]:
-            continue
+    for c in range(candidates.shape[0]):
+        k = candidates[c]
+        if k < 0 or count == weights.shape[0]:
+            break
+        weight = np.float32(1.0)
+        if not single:
+            square = _square(x, y, z, centroids, k, first)
+            if square > reach * reach:
+                continue
+            weight = np.float32(1e-6)
+            if square > 0:
+                weight = max(weight, reach / np.sqrt(square) - np.float32(1.0))
         ux = (x - mins[k, 0]) / (maxs[k, 0] - mins[k, 0])
         uy = (y - mins[k, 1]) / (maxs[k, 1] - mins[k, 1])
         uz = (z - mins[k, 2]) / (maxs[k, 2] - mins[k, 2])
         if ux < 0 or uy < 0 or uz < 0 or ux >= 1 or uy >= 1 or uz >= 1:
             continue
-        weight = np.float32(1e-6)
-        if square > 0:
-            weight = max(weight, reach / np.sqrt(square) - np.float32(1.0))
         ids[count] = k
         weights[count] = weight
         total += weight
@@ -130,12 +146,23 @@ def _owners_at(x, y, z, centroids, mins, maxs, margin, first, cells, offsets, di
     return count, occupied
 
 
+@numba.njit(inline="always")
+def _square(x, y, z, centroids, k, first):  # type: ignore[no-untyped-def]
+    """Squared routing distance of a point to a centroid."""
+    b, c = y - centroids[k, 1], z - centroids[k, 2]
+    square = b * b + c * c
+    if first == 0:
+        a = x - centroids[k, 0]
+        square += a * a
+    return square
+
+
 @numba.njit(parallel=True, cache=True, fastmath=True, error_model="numpy")
 def _march(  # type: ignore[no-untyped-def]
-    origins, directions, jitter, aabb, centroids, mins, maxs, margin, first, cells, offsets, dims,
-    near, far, step, growth, cap, starts, stretches, ray_ids, ts, dts, owners, owner_weights, fill,
+    origins, directions, jitter, aabb, table, table_dims, centroids, mins, maxs, margin, first,
+    cells, offsets, dims, near, far, step, growth, cap, counts, ts, dts, owners, owner_weights,
 ):  # fmt: skip
-    """Count samples a ray into starts[r + 1] (fill False), or write them (fill True)."""
+    """Write up to `cap` samples of every ray at ray * cap, and their number into counts[ray + 1]."""
     chunk = 64
     rays = origins.shape[0]
     for part in numba.prange((rays + chunk - 1) // chunk):
@@ -145,40 +172,55 @@ def _march(  # type: ignore[no-untyped-def]
             ox, oy, oz = origins[r, 0], origins[r, 1], origins[r, 2]
             dx, dy, dz = directions[r, 0], directions[r, 1], directions[r, 2]
             begin, end = _box_interval(ox, oy, oz, dx, dy, dz, aabb, near, far)
-            stretch = stretches[r]
-            attempt = 0
-            while True:
+            stretch = np.float32(1.0)
+            count = 0
+            for attempt in range(MOST_STRETCHES + 1):
                 t = begin
                 count = 0
-                write = starts[r]
                 while t < end:
                     dt = min(max(step, growth * t) * stretch, end - t)
                     middle = t + jitter[r] * dt
                     owned, occupied = _owners_at(
-                        ox + middle * dx, oy + middle * dy, oz + middle * dz,
-                        centroids, mins, maxs, margin, first, cells, offsets, dims, ids, weights,
+                        ox + middle * dx, oy + middle * dy, oz + middle * dz, aabb, table,
+                        table_dims, centroids, mins, maxs, margin, first, cells, offsets, dims,
+                        ids, weights,
                     )  # fmt: skip
                     t += max(dt, np.float32(1e-7) * max(t, np.float32(1.0)))
                     if not occupied:
                         continue
-                    if fill:
-                        slot = write + count
-                        ray_ids[slot] = r
+                    if count < cap:
+                        slot = np.int64(r) * cap + count
                         ts[slot] = middle
                         dts[slot] = dt
                         for n in range(owners.shape[1]):
                             owners[slot, n] = ids[n] if n < owned else -1
                             owner_weights[slot, n] = weights[n] if n < owned else 0
-                    count += 1
-                    if count == cap and (fill or attempt == 3):
+                    elif attempt == MOST_STRETCHES:
                         break
-                if fill or count <= cap or attempt == 3:
+                    count += 1
+                if count <= cap:
                     break
                 stretch *= np.float32(count) / np.float32(cap) * np.float32(1.02)
-                attempt += 1
-            if not fill:
-                starts[r + 1] = min(count, cap)
-                stretches[r] = stretch
+            counts[r + 1] = min(count, cap)
+
+
+@numba.njit(parallel=True, cache=True, error_model="numpy")
+def _pack(  # type: ignore[no-untyped-def]
+    cap, starts, ts, dts, owners, owner_weights, out_rays, out_ts, out_dts, out_owners, out_weights
+):
+    """Close the gaps between the rays' samples."""
+    chunk = 64
+    rays = starts.shape[0] - 1
+    for part in numba.prange((rays + chunk - 1) // chunk):
+        for r in range(part * chunk, min(rays, (part + 1) * chunk)):
+            for i in range(starts[r + 1] - starts[r]):
+                slot, out = np.int64(r) * cap + i, starts[r] + i
+                out_rays[out] = r
+                out_ts[out] = ts[slot]
+                out_dts[out] = dts[slot]
+                for n in range(owners.shape[1]):
+                    out_owners[out, n] = owners[slot, n]
+                    out_weights[out, n] = owner_weights[slot, n]
 
 
 def march(
@@ -208,24 +250,23 @@ def march(
     """
     rays = len(origins)
     starts = np.zeros(rays + 1, np.int64)
-    stretches = np.ones(rays, np.float32)
-    fixed = (
-        origins, directions, jitter, scene.aabb, scene.centroids, scene.box_mins, scene.box_maxs,
-        np.float32(scene.margin), scene.first_axis, scene.cells, scene.cell_offsets,
-        scene.cell_dims, np.float32(near), np.float32(far), np.float32(step), np.float32(growth),
-        max_samples,
+    sparse = _buffers(rays * max_samples)
+    _march(
+        origins, directions, jitter, scene.aabb, scene.routing.candidates, scene.routing.dims,
+        scene.centroids, scene.box_mins, scene.box_maxs, np.float32(scene.margin),
+        scene.first_axis, scene.cells, scene.cell_offsets, scene.cell_dims, np.float32(near),
+        np.float32(far), np.float32(step), np.float32(growth), max_samples, starts, *sparse,
     )  # fmt: skip
-    nothing = _buffers(0)
-    _march(*fixed, starts, stretches, *nothing, False)
     np.cumsum(starts, out=starts)
-    buffers = _buffers(int(starts[-1]))
-    _march(*fixed, starts, stretches, *buffers, True)
-    return Samples(starts, *buffers)
+    count = int(starts[-1])
+    ray_ids = np.empty(count, np.int32)
+    packed = _buffers(count)
+    _pack(max_samples, starts, *sparse, ray_ids, *packed)
+    return Samples(starts, ray_ids, *packed)
 
 
 def _buffers(count: int):  # type: ignore[no-untyped-def]
     return (
-        np.empty(count, np.int32),
         np.empty(count, np.float32),
         np.empty(count, np.float32),
         np.empty((count, MAX_OWNERS), np.int16),
@@ -285,14 +326,13 @@ def group_by_expert(samples: Samples, experts: int, keep: NDArray[np.bool_] | No
 
 
 @numba.njit(parallel=True, cache=True, fastmath=True, error_model="numpy")
-def _local(sample_ids, ray_ids, ts, origins, directions, low, scale, out, rays):  # type: ignore[no-untyped-def]
+def _local(sample_ids, ray_ids, ts, origins, directions, low, scale, out):  # type: ignore[no-untyped-def]
     for e in numba.prange(sample_ids.shape[0]):
         s = sample_ids[e]
         r = ray_ids[s]
-        rays[e] = r
         for axis in range(3):
             x = (origins[r, axis] + ts[s] * directions[r, axis] - low[axis]) * scale
-            out[e, axis] = min(max(x, np.float32(0.0)), np.float32(1.0))
+            out[axis, e] = min(max(x, np.float32(0.0)), np.float32(1.0))
 
 
 def local_positions(
@@ -302,23 +342,14 @@ def local_positions(
     directions: NDArray[np.float32],
     box_min: NDArray[np.float32],
     box_max: NDArray[np.float32],
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Return an expert's unit-cube coordinates f32[E, 3] of samples, and their ray ids i64[E].
+) -> NDArray[np.float32]:
+    """Return an expert's unit-cube coordinates f32[3, E] of samples.
 
     The box is scaled by its longest edge, so grid cells are cubes.
     """
-    positions = np.empty((len(sample_ids), 3), np.float32)
-    rays = np.empty(len(sample_ids), np.int64)
+    out = np.empty((3, len(sample_ids)), np.float32)
     scale = np.float32(1.0 / float((box_max - box_min).max()))
     _local(
-        sample_ids,
-        samples.ray_ids,
-        samples.ts,
-        origins,
-        directions,
-        box_min,
-        scale,
-        positions,
-        rays,
+        sample_ids, samples.ray_ids, samples.ts, origins, directions, box_min, scale, out
     )
-    return positions, rays
+    return out

@@ -12,7 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nerfcore.encoding.splats import Splats
 from nerfcore.field.parameters import Parameters, zeros_like
+from nerfcore.training.table_adam import TableDescent
 
 BETA1, BETA2, EPSILON = 0.9, 0.99, 1e-15
 _BLOCK = 4096
@@ -35,20 +37,16 @@ def _adam(value, grad, first, second, rate, correction):  # type: ignore[no-unty
 
 @dataclass
 class Adam:
-    """Moments of one parameter set.
+    """Moments of one parameter set, made by the first update.
 
     Attributes:
-        first, second: moments, shaped as the parameters.
+        first, second: moments, shaped as the parameters; empty before the first update.
         step: updates done so far.
     """
 
-    first: Parameters
-    second: Parameters
-    step: int = field(default=0)
-
-    @staticmethod
-    def of(parameters: Parameters) -> "Adam":
-        return Adam(zeros_like(parameters), zeros_like(parameters))
+    first: Parameters = field(default_factory=dict)
+    second: Parameters = field(default_factory=dict)
+    step: int = 0
 
     def reset(self) -> None:
         """Forget the past, keeping the buffers."""
@@ -57,24 +55,37 @@ class Adam:
             for value in moments.values():
                 value.zero_()
 
-    def update(self, parameters: Parameters, grads: Parameters, rates: dict[str, float]) -> None:
+    def update(
+        self,
+        parameters: Parameters,
+        grads: Parameters,
+        rates: dict[str, float],
+        table: tuple[Splats, TableDescent] | None = None,
+    ) -> None:
         """Take one step in place and zero the gradients.
 
         Args:
             parameters, grads: values and gradients by name.
             rates: learning rate by the name's part before the dot ("table", "sigma", "color", ...).
+            table: the table's gradient and what applies it, where `grads` has no "table".
         """
+        if not self.first:
+            self.first, self.second = zeros_like(parameters), zeros_like(parameters)
         self.step += 1
         bias1 = 1.0 - BETA1**self.step
         correction = 1.0 / (1.0 - BETA2**self.step)
         for name, value in parameters.items():
             rate = rates[name.split(".")[0]] / bias1
-            grad, first, second = grads[name], self.first[name], self.second[name]
-            if value.device.type == "cpu":
-                flat = [t.view(-1).numpy() for t in (value, grad, first, second)]
+            first, second = self.first[name], self.second[name]
+            if name == "table" and name not in grads:
+                if table is not None:
+                    arrays = (t.numpy() for t in (value, first, second))
+                    table[1].step(table[0], *arrays, rate, correction, (BETA1, BETA2), EPSILON)
+            elif value.device.type == "cpu":
+                flat = [t.view(-1).numpy() for t in (value, grads[name], first, second)]
                 _adam(*flat, np.float32(rate), np.float32(correction))  # pyright: ignore[reportCallIssue]
             else:
-                _adam_torch(value, grad, first, second, rate, correction)
+                _adam_torch(value, grads[name], first, second, rate, correction)
 
 
 def _adam_torch(

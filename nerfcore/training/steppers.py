@@ -58,10 +58,9 @@ class FomamlStepper:
         self.settings = settings
         like = learner.scene.experts[0]
         self.fast: Parameters = zeros_like(like)
-        self.inner_grads: Parameters = zeros_like(like)
-        self.inner_adam = Adam.of(like)
-        ratio = settings.inner_lr / settings.rates.encoding
-        self.inner_rates = settings.rates.scaled(ratio).by_name()
+        self.inner_store = learner.new_store()
+        self.inner_adam = Adam()
+        self.inner_rates = settings.rates.scaled(settings.inner_lr / settings.rates.encoding)
 
     def step(self, rates: Rates) -> StepReport:
         s, learner = self.settings, self.learner
@@ -71,9 +70,7 @@ class FomamlStepper:
                 episode = self.episodes.draw(expert, s.support_rays, s.query_rays)
                 rays += s.inner_steps * len(episode.support) + len(episode.query)
                 samples += self._adapt(episode.expert, episode.support)
-                at_copy = FastWeights(
-                    expert, self.fast, learner.grads[expert], with_background=True
-                )
+                at_copy = FastWeights(expert, self.fast, learner.store, with_background=True)
                 mse, shaded = learner.gradient(episode.query, at_copy)
                 errors.append(mse)
                 samples += shaded
@@ -85,10 +82,13 @@ class FomamlStepper:
         for name, value in self.learner.scene.experts[expert].items():
             self.fast[name].copy_(value)
         self.inner_adam.reset()
-        weights = FastWeights(expert, self.fast, self.inner_grads)
+        weights = FastWeights(expert, self.fast, self.inner_store)
         samples = 0
         for _ in range(self.settings.inner_steps):
             _, shaded = self.learner.gradient(support, weights)
-            self.inner_adam.update(self.fast, self.inner_grads, self.inner_rates)
+            self.learner.descend(
+                self.inner_adam, self.fast, self.inner_store, expert, self.inner_rates
+            )
+            self.inner_store.clear()
             samples += shaded
         return samples

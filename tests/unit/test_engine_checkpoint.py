@@ -30,16 +30,18 @@ def test_round_trip_renders_identically(tmp_path: Path) -> None:
     for backend in ("numba", "torch"):
         again = load_checkpoint(folder, "cpu", backend)
         found, expected = again.render_rays(*rays), scene.render_rays(*rays)
-        atol = 0 if backend == "numba" else 1e-5
-        for a, b in zip(found, expected, strict=True):
-            assert np.allclose(a, b, atol=atol, rtol=atol, equal_nan=True)
+        # Another backend may leave out samples too faint for a quarter of an 8-bit step.
+        atol = 0.0 if backend == "numba" else 1e-3
+        for a, b in zip(found[:2], expected[:2], strict=True):
+            assert np.allclose(a, b, atol=atol, rtol=0)
+        assert np.allclose(found[2], expected[2], atol=10 * atol, rtol=0, equal_nan=True)
 
 
 def test_optimiser_state_round_trip(tmp_path: Path) -> None:
     scene = tiny_scene()
     learner = Learner(scene, np.random.default_rng(0))
     learner.adams[0].step = 7
-    learner.adams[0].first["sigma.0"].fill_(0.5)
+    learner.adams[0].first["sigma.0"] = torch.full_like(scene.experts[0]["sigma.0"], 0.5)
     folder = save_checkpoint(
         scene, tmp_path / "s", 7, None, (learner.adams, learner.background_adam)
     )
@@ -117,7 +119,7 @@ def test_a_killed_writer_leaves_no_checkpoint(tmp_path: Path) -> None:
 def test_a_table_too_large_is_refused_before_allocation() -> None:
     scene = tiny_scene(2, 2)
     settings = ModelSettings(grid=HashGridSettings(levels=60, log2_size=24, max_resolution=65536))
-    with pytest.raises(SettingsError, match=r"log2_hashmap_size 24: 4 experts need 4 x 4 x"):
+    with pytest.raises(SettingsError, match=r"log2_hashmap_size 24: 4 experts need 4 x 3 x"):
         new_scene(scene.frame, scene.partition, settings, SamplingSettings(), cell_m=1.0)
 
 

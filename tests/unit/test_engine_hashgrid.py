@@ -50,13 +50,19 @@ def table() -> np.ndarray:
     return np.random.default_rng(1).normal(size=(LAYOUT.rows, 2)).astype(np.float32)
 
 
+def encoded(points: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """The compiled encoding [N, width] of points [N, 3]."""
+    out = np.empty((LAYOUT.width, len(points)), np.float32)
+    numba_grid.encode(np.ascontiguousarray(points.T), table, LAYOUT, out)
+    return out.T
+
+
 def test_layout_has_dense_and_hashed_levels() -> None:
     assert LAYOUT.dense.any() and not LAYOUT.dense.all()
 
 
 def test_numba_encode_matches_the_slow_loop(points: np.ndarray, table: np.ndarray) -> None:
-    out = np.empty((len(points), LAYOUT.width), np.float32)
-    numba_grid.encode(points, table, LAYOUT, out)
+    out = encoded(points, table)
     expected = np.stack([slow_encode(p, table, LAYOUT) for p in points])
     assert np.abs(out - expected).max() < 1e-5 * np.abs(expected).max()
 
@@ -71,10 +77,10 @@ def test_torch_encode_matches_the_slow_loop(points: np.ndarray, table: np.ndarra
 def test_scatter_is_the_gradient_of_encode(points: np.ndarray, table: np.ndarray) -> None:
     grad = np.random.default_rng(2).normal(size=(len(points), LAYOUT.width)).astype(np.float32)
     leaf = torch.from_numpy(table).double().requires_grad_()
-    encoded = torch_grid.encode(torch.from_numpy(points).double(), leaf, LAYOUT)
-    encoded.backward(torch.from_numpy(grad).double())
+    features = torch_grid.encode(torch.from_numpy(points).double(), leaf, LAYOUT)
+    features.backward(torch.from_numpy(grad).double())
     out = np.zeros_like(table)
-    numba_grid.scatter(points, grad, LAYOUT, out)
+    numba_grid.scatter(points.T.copy(), grad.T.copy(), LAYOUT, out)
     assert leaf.grad is not None
     expected = leaf.grad.numpy()
     assert np.abs(out - expected).max() < 1e-5 * np.abs(expected).max()
@@ -83,8 +89,7 @@ def test_scatter_is_the_gradient_of_encode(points: np.ndarray, table: np.ndarray
 def test_scatter_and_encode_are_adjoint(points: np.ndarray, table: np.ndarray) -> None:
     """<encode(t), g> = <t, scatter(g)>: what makes the same kernels the double gradient."""
     grad = np.random.default_rng(3).normal(size=(len(points), LAYOUT.width)).astype(np.float32)
-    encoded, back = np.empty_like(grad), np.zeros_like(table)
-    numba_grid.encode(points, table, LAYOUT, encoded)
-    numba_grid.scatter(points, grad, LAYOUT, back)
-    left = float((encoded.astype(np.float64) * grad).sum())
+    back = np.zeros_like(table)
+    numba_grid.scatter(points.T.copy(), grad.T.copy(), LAYOUT, back)
+    left = float((encoded(points, table).astype(np.float64) * grad).sum())
     assert left == pytest.approx(float((table.astype(np.float64) * back).sum()), rel=1e-4)

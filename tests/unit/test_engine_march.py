@@ -29,7 +29,7 @@ def march_all(scene, count: int = 40, **changes):  # type: ignore[no-untyped-def
     origins, directions = rays_into(count)
     options = {"near": 0.0, "far": 100.0, "step": 0.05, "growth": 0.0, "max_samples": 1000}
     jitter = np.full(count, 0.5, np.float32)
-    shared = scene.trace_scene().march
+    shared = scene.traced().march
     return origins, directions, march(shared, origins, directions, jitter, **(options | changes))
 
 
@@ -93,7 +93,7 @@ def test_rays_that_miss_the_box_have_no_samples() -> None:
     origins = np.array([[-2.0, 5.0, 5.0], [-2.0, 0.0, 0.0]], np.float32)
     directions = np.array([[1.0, 0.0, 0.0], [-1.0, 0.0, 0.0]], np.float32)
     samples = march(
-        scene.trace_scene().march, origins, directions, np.full(2, 0.5, np.float32),
+        scene.traced().march, origins, directions, np.full(2, 0.5, np.float32),
         near=0.0, far=100.0, step=0.1, growth=0.0, max_samples=10,
     )  # fmt: skip
     assert samples.count == 0
@@ -108,7 +108,8 @@ def test_entries_are_grouped_by_expert_and_local() -> None:
         ids = entries.sample_ids[entries.starts[k] : entries.starts[k + 1]]
         assert (samples.owners[ids] == k).any(axis=1).all()
         low, high = scene.partition.box_mins[k], scene.partition.box_maxs[k]
-        local, rays = local_positions(samples, ids, origins, directions, low, high)
+        local = local_positions(samples, ids, origins, directions, low, high).T
+        rays = samples.ray_ids[ids]
         world = origins[rays] + samples.ts[ids, None] * directions[rays]
         assert np.allclose(local, np.clip((world - low) / (high - low).max(), 0, 1), atol=1e-5)
 

@@ -12,7 +12,8 @@ from nerfcore.sampling.occupancy import (
     full_grid,
     restrict_to_points,
 )
-from nerfcore.tracing import place_samples
+from nerfcore.tracing.contract import Rays
+from nerfcore.tracing.placing import place_samples
 
 
 @pytest.fixture
@@ -44,12 +45,12 @@ def test_observing_empty_space_empties_the_seen_cells_only(grid: OccupancyGrid) 
     grid = scene.occupancy
     origins, directions = rays_into(50)
     jitter = np.full(50, 0.5, np.float32)
-    samples = place_samples(scene.trace_scene(), origins, directions, jitter)
+    samples = place_samples(scene.traced(), Rays(origins, directions, jitter))
     visits = int(np.ceil(np.log(THRESHOLD / 0.05) / np.log(DECAY))) + 1
     for _ in range(visits):
         grid.observe(samples, np.zeros(samples.count, np.float32), origins, directions, 0.5)
     assert 0 < (grid.occupied == 0).sum() < len(grid.occupied)
-    after = place_samples(scene.trace_scene(), origins, directions, jitter)
+    after = place_samples(scene.traced(), Rays(origins, directions, jitter))
     assert after.count == 0
 
 
@@ -57,7 +58,7 @@ def test_observing_matter_keeps_the_cells(grid: OccupancyGrid) -> None:
     scene = tiny_scene(1, 2)
     origins, directions = rays_into(50)
     jitter = np.full(50, 0.5, np.float32)
-    samples = place_samples(scene.trace_scene(), origins, directions, jitter)
+    samples = place_samples(scene.traced(), Rays(origins, directions, jitter))
     for _ in range(20):
         scene.occupancy.observe(
             samples, np.full(samples.count, 1.0, np.float32), origins, directions, 0.5

@@ -12,14 +12,19 @@ from engine_scenes import grid_partition, rays_into, tiny_scene
 from nerfcore.adapt import Adapter, AdaptSettings
 from nerfcore.data.images import ImageStore
 from nerfcore.data.records import ImageSet
+from nerfcore.encoding import numba_grid
+from nerfcore.encoding.layout import grid_layout
+from nerfcore.encoding.splats import Splats
 from nerfcore.errors import NonFiniteError, SettingsError
 from nerfcore.geometry.camera import Camera
+from nerfcore.settings import HashGridSettings
 from nerfcore.training import episodes
 from nerfcore.training.adam import Adam, _adam_torch
 from nerfcore.training.episodes import EpisodeSampler, ground_cells
 from nerfcore.training.learner import FastWeights, Learner, Rates
 from nerfcore.training.pixels import PixelSampler, RayBatch, rays_of
 from nerfcore.training.schedule import decay, training_sampling
+from nerfcore.training.table_adam import TableDescent
 
 LOOK_DOWN = np.array([[0, 0, -1, -2], [1, 0, 0, 0], [0, -1, 0, 0]], np.float32)
 
@@ -31,7 +36,7 @@ def test_adam_matches_torch_where_there_is_gradient() -> None:
     oracle = value.clone().double().requires_grad_()
     optimiser = torch.optim.Adam([oracle], lr=1e-2, betas=(0.9, 0.99), eps=1e-15)
     parameters = {"table": value.clone()}
-    adam = Adam.of(parameters)
+    adam = Adam()
     for _ in range(5):
         grad = torch.randn(40, 2, generator=generator)
         grad[::4] = 0.0
@@ -48,7 +53,7 @@ def test_adam_matches_torch_where_there_is_gradient() -> None:
 
 def test_rows_that_were_seen_before_do_not_drift() -> None:
     parameters = {"table": torch.ones(2, 2)}
-    adam = Adam.of(parameters)
+    adam = Adam()
     adam.update(parameters, {"table": torch.ones(2, 2)}, {"table": 0.1})
     after_one = parameters["table"].clone()
     adam.update(parameters, {"table": torch.tensor([[1.0, 1.0], [0.0, 0.0]])}, {"table": 0.1})
@@ -61,7 +66,7 @@ def test_gpu_form_of_adam_takes_the_same_step() -> None:
     value, grad = torch.randn(2, 30, generator=generator)
     grad[::3] = 0.0
     parameters, buffers = {"sigma.0": value[:, None].clone()}, {"sigma.0": grad[:, None].clone()}
-    adam = Adam.of(parameters)
+    adam = Adam()
     adam.update(parameters, buffers, {"sigma": 0.01})
     first, second, other = torch.zeros(30), torch.zeros(30), value.clone()
     _adam_torch(other, grad.clone(), first, second, 0.01 / 0.1, 1 / 0.01)
@@ -107,11 +112,11 @@ def test_fast_weights_leave_the_scene_alone() -> None:
     scene = tiny_scene(1, 2, margin=1.5)
     learner = Learner(scene, np.random.default_rng(0))
     fast = {n: v.clone() for n, v in scene.experts[1].items()}
-    grads = {n: torch.zeros_like(v) for n, v in fast.items()}
-    learner.gradient(grey_batch(), FastWeights(1, fast, grads))
-    assert all(bool(g.any()) for g in grads.values())
-    assert not any(bool(g.any()) for buffers in learner.grads for g in buffers.values())
-    assert not any(bool(g.any()) for g in learner.background_grads.values())
+    store = learner.new_store()
+    learner.gradient(grey_batch(), FastWeights(1, fast, store))
+    assert all(bool(g.any()) for g in store.of(1).values()) and store.table(1) is not None
+    assert store.touched == {1} and not any(bool(g.any()) for g in store.background.values())
+    assert not learner.store.touched and learner.store.table(1) is None
 
 
 @pytest.fixture
@@ -216,6 +221,40 @@ def test_query_rays_of_a_meta_step_also_teach_the_background() -> None:
     scene = tiny_scene(1, 2, margin=1.5)
     learner = Learner(scene, np.random.default_rng(0))
     fast = {n: v.clone() for n, v in scene.experts[1].items()}
-    weights = FastWeights(1, fast, learner.grads[1], with_background=True)
+    weights = FastWeights(1, fast, learner.store, with_background=True)
     learner.gradient(grey_batch(), weights)
-    assert all(bool(g.any()) for g in learner.background_grads.values())
+    assert all(bool(g.any()) for g in learner.store.background.values())
+
+
+def table_step(points: int, steps: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
+    """Tables after some Adam steps: by splats, and by a scattered buffer with the plain Adam."""
+    layout = grid_layout(HashGridSettings(levels=6, log2_size=12, max_resolution=256))
+    generator = np.random.default_rng(0)
+    start = torch.from_numpy(generator.normal(size=(layout.rows, 2)).astype(np.float32))
+    fused, plain = {"table": start.clone()}, {"table": start.clone()}
+    adams, descent = (Adam(), Adam()), TableDescent(layout)
+    for _ in range(steps):
+        positions = generator.random((3, points), dtype=np.float32)
+        grad = generator.normal(size=(layout.width, points)).astype(np.float32)
+        adams[0].update(fused, {}, {"table": 0.01}, (Splats(positions, grad), descent))
+        buffer = torch.zeros_like(start)
+        numba_grid.scatter(positions, grad, layout, buffer.numpy())
+        adams[1].update(plain, {"table": buffer}, {"table": 0.01})
+    return fused["table"], plain["table"]
+
+
+@pytest.mark.parametrize("points", [5, 3000])  # few: walked; many: scanned
+def test_scatter_and_adam_in_one_pass_is_scatter_then_adam(points: int) -> None:
+    fused, plain = table_step(points)
+    assert torch.allclose(fused, plain, atol=1e-5)
+
+
+def test_experts_that_no_ray_met_hold_no_optimiser_state() -> None:
+    scene = tiny_scene(1, 2, margin=1.0)
+    learner = Learner(scene, np.random.default_rng(0))
+    batch = grey_batch()
+    left = batch.origins[:, 2] < -0.3
+    rays = RayBatch(*(a[left] for a in (batch.origins, batch.directions, batch.rgbs, batch.image_ids)))
+    rays.directions[:] = (1.0, 0.0, 0.0)
+    learner.step(rays, Rates())
+    assert learner.adams[0].first and not learner.adams[1].first

@@ -1,0 +1,1 @@
+"""Tracing rays through the experts: what every implementation promises, and the implementations."""
