@@ -30,6 +30,10 @@ install: $(DEV_STAMP) ## Make .venv with everything, development tools included
 demo: $(RUN_STAMP) ## Run the synthetic city end to end; VIEW=0 ends after the metrics table
 	@$(VENV_PYTHON) scripts/demo.py $(if $(filter 0,$(VIEW)),--no-view --strict)
 
+.PHONY: bench
+bench: $(RUN_STAMP) ## Measure speed and memory; DATASET=prepared/dir OUT=bench.json
+	@$(VENV_PYTHON) scripts/bench.py $(if $(DATASET),--dataset '$(DATASET)') $(if $(OUT),--out '$(OUT)')
+
 .PHONY: test
 test: $(DEV_STAMP) ## Run all tests that need no GPU; PYTEST_ARGS chooses, e.g. tests/unit
 	@$(VENV_PYTHON) -m pytest $(PYTEST_ARGS)
