@@ -49,7 +49,7 @@ def recentre(model: ColmapModel) -> tuple[ColmapModel, Recentring | None]:
     points = model.points
     if len(rays) == 0:
         return original, None
-    before_px = _mean_error_px(model, model.cam_from_world, rays, focal_px)
+    before_px = _mean_error_px(model, model.cam_from_world)
     listed_px = float(points.error_px[np.unique(points.point_ids)].mean())
     if before_px - listed_px <= TOLERANCE_PX:
         return original, None
@@ -66,7 +66,7 @@ def recentre(model: ColmapModel) -> tuple[ColmapModel, Recentring | None]:
         if distance_m <= ROUNDING * float(np.linalg.norm(centres[index])):
             poses[index, :, 3] = -rotation @ moved
             moves_m[index] = distance_m
-    after_px = _mean_error_px(model, poses, rays, focal_px)
+    after_px = _mean_error_px(model, poses)
     done = Recentring(
         listed_px, before_px, after_px, int((moves_m > 0).sum()), float(moves_m.max())
     )
@@ -94,20 +94,21 @@ def _observed(model: ColmapModel) -> tuple[ColmapModel, Float64, Float64]:
     return replace(model, points=tracks), rays[usable], focal_px[usable]
 
 
-def _mean_error_px(model: ColmapModel, poses: Float64, rays: Float64, focal_px: Float64) -> float:
-    """Return the mean over points of the mean reprojection error of their observations."""
+def _mean_error_px(model: ColmapModel, poses: Float64) -> float:
+    """Return the mean over points of the mean reprojection error of their observations, through
+    the cameras' own lenses, as COLMAP computes it."""
     points, centres = model.points, camera_centres(poses)
     starts = np.searchsorted(points.image_ids, np.arange(len(model.names) + 1))
-    errors = np.empty(len(rays))
-    for index in range(len(model.names)):
+    errors = np.empty(len(points.image_ids))
+    for index, camera in enumerate(model.cameras):
         seen = slice(starts[index], starts[index + 1])
         offsets = points.xyz_m[points.point_ids[seen]] - centres[index]
-        local = offsets @ poses[index, :, :3].T
-        residuals = local[:, :2] / local[:, 2:] - rays[seen]
-        errors[seen] = np.linalg.norm(residuals, axis=1) * focal_px[seen]
-    sums = np.bincount(points.point_ids, errors, len(points.xyz_m))
-    counts = np.bincount(points.point_ids, minlength=len(points.xyz_m))
-    return float((sums[counts > 0] / counts[counts > 0]).mean())
+        pixels = np.asarray(camera.img_from_cam(offsets @ poses[index, :, :3].T), np.float64)
+        errors[seen] = np.linalg.norm(pixels.reshape(-1, 2) - points.xy_px[seen], axis=1)
+    usable = np.isfinite(errors)  # beside what the lens can show
+    sums = np.bincount(points.point_ids[usable], errors[usable], len(points.xyz_m))
+    counts = np.bincount(points.point_ids[usable], minlength=len(points.xyz_m))
+    return float((sums[counts > 0] / counts[counts > 0]).mean()) if usable.any() else 0.0
 
 
 def _resected(

@@ -85,7 +85,7 @@ def read_reference_masks(folder: Path, image_id: str, experts: int) -> NDArray[n
         return None
     if missing:
         raise DataError(
-            f"{missing[0]}: missing, {experts - len(missing)} of {experts} are there; {_MEND}"
+            f"{missing[0]}: missing, {experts - len(missing)} of {experts} masks are there; {_MEND}"
         )
     masks = [_mask(file) for file in files]
     if len({mask.shape for mask in masks}) > 1:

@@ -128,11 +128,14 @@ def staged(
             _publish(folder, target, overwrite=overwrite)
         except Exception as error:
             shutil.rmtree(folder, ignore_errors=True)
+            told = None
+            if isinstance(error, OSError) and error.errno in _FULL:
+                told = _full_disk(error, target)
             for parent in made:
                 with contextlib.suppress(OSError):
                     parent.rmdir()
-            if isinstance(error, OSError) and error.errno in _FULL:
-                raise _full_disk(error, target) from error
+            if told is not None:
+                raise told from error
             raise
 
 

@@ -9,6 +9,8 @@ import numpy as np
 import pycolmap
 from numpy.typing import NDArray
 
+from nerfcore.data.records import Dataset
+from nerfcore.geometry.frames import c2w_to_colmap
 from nerfcore.geometry.geodesy import GeoPoint, ecef_to_enu_rotation, enu_to_ecef
 
 SITE = GeoPoint(51.549, 7.373, 233.0)
@@ -136,6 +138,32 @@ def _list_true_errors(model: pycolmap.Reconstruction, noise_px: float) -> None:
     """List the errors the points had before the poses were rounded."""
     for point in model.points3D.values():
         point.error = noise_px * np.sqrt(np.pi / 2)
+
+
+def back_to_colmap(dataset: Dataset, flight_root: Path) -> pycolmap.Reconstruction:
+    """Return COLMAP's model with poses and points taken from the prepared dataset."""
+    assert dataset.points is not None
+    model = pycolmap.Reconstruction(str(flight_root / "model"))
+    frame = dataset.frame
+    for images in (dataset.train, dataset.val):
+        rotations, centres = c2w_to_colmap(
+            images.c2w, frame.origin_drb_m, frame.pose_scale_factor_m
+        )
+        if frame.enu_ref is not None:
+            rotations = ecef_to_enu_rotation(frame.enu_ref).T @ rotations
+            centres = enu_to_ecef(centres, frame.enu_ref)
+        for name, rotation, centre in zip(images.names, rotations, centres, strict=True):
+            left, _, right = np.linalg.svd(rotation)
+            world_to_camera = (left @ right).T
+            pose = pycolmap.Rigid3d(pycolmap.Rotation3d(world_to_camera), -world_to_camera @ centre)
+            image = model.find_image_with_name(name)
+            image.frame.set_cam_from_world(image.camera_id, pose)
+    points = frame.world_to_enu_m(dataset.points.xyz)
+    if frame.enu_ref is not None:
+        points = enu_to_ecef(points, frame.enu_ref)
+    for point, xyz in zip(model.points3D.values(), points, strict=True):
+        point.xyz = xyz
+    return model
 
 
 def leftovers(folder: Path) -> list[str]:

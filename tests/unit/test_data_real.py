@@ -5,15 +5,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from data_flights import back_to_colmap
 
 from nerfcore.data.clusters import ClusterSettings, balance, write_partition
 from nerfcore.data.colmap import read_model
 from nerfcore.data.dataset import Dataset
 from nerfcore.data.images import ImageStore
 from nerfcore.data.prepare import PrepareSettings, prepare_dataset
+from nerfcore.data.recentre import recentre
 from nerfcore.data.update import update_dataset
-from nerfcore.geometry.frames import project
-from nerfcore.geometry.geodesy import ecef_to_geodetic
+from nerfcore.geometry.frames import camera_centres, project
+from nerfcore.geometry.geodesy import GeoPoint, ecef_to_geodetic, geodetic_to_ecef
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 pytestmark = pytest.mark.skipif(
@@ -52,6 +54,28 @@ def test_reprojection_error(dataset):
     per_point = np.bincount(points.point_ids, errors) / np.bincount(points.point_ids)
     assert (depths > 0).all()
     assert abs(per_point.mean() - listed) < 0.05
+
+
+def test_there_and_back(dataset):
+    """COLMAP's own reprojection error of what comes back from the dataset, in ECEF, is what it
+    lists, within 0.05 px."""
+    model = back_to_colmap(dataset, DATA / "drz")
+    listed = np.array([point.error for point in model.points3D.values()])
+    model.update_point_3d_errors()
+    got = np.array([point.error for point in model.points3D.values()])
+    assert abs(got.mean() - listed.mean()) < 0.05
+    assert np.median(np.abs(got - listed)) < 0.05
+
+
+def test_gps_to_a_millimetre(dataset):
+    """Every camera, once its rounded centre is mended, comes back within 1 mm on the Earth."""
+    model, _ = recentre(read_model(DATA / "drz"))
+    centres = camera_centres(model.cam_from_world)
+    for images in (dataset.train, dataset.val):
+        places = np.stack(dataset.frame.world_to_geo(images.c2w[:, :, 3]), axis=-1)
+        got = np.array([geodetic_to_ecef(GeoPoint(*map(float, place))) for place in places])
+        rows = [model.names.index(name) for name in images.names]
+        assert np.linalg.norm(got - centres[rows], axis=1).max() < 1e-3
 
 
 def test_gps(dataset):
