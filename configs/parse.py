@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from configs.control import CONTROL_OPS, ControlRequest
 from configs.decoding import MAX_MESSAGE_BYTES, decode_object
 from configs.errors import FieldError, JobRefused, show, show_name
 from configs.evaluate import EvalJob
@@ -26,7 +27,7 @@ OPS: dict[str, type[TrainJob] | type[EvalJob] | type[ViewJob]] = {
     "view": ViewJob,
 }
 ALIASES = {"bm": "boundary_margin"}
-LATER_OPS = ("video", "cancel")
+LATER_OPS = ("video",)
 LATER_FIELDS = {"camera_path": "comes with op video, not built in this version; leave it out"}
 LATER_VALUES = {
     ("algo", "maml"): "comes later; use fomaml or joint",
@@ -44,7 +45,26 @@ def parse_job(raw: bytes | str | dict[str, Any]) -> Job:
     Raises:
         JobRefused: for every input that is no job of this version; it names each wrong field.
     """
-    values = _without_aliases(decode_object(raw))
+    return _parsed(decode_object(raw))
+
+
+def parse_message(raw: bytes | str | dict[str, Any]) -> Job | ControlRequest:
+    """Return what a message of the jobs topic asks for: a job, or something about a job.
+
+    Raises:
+        JobRefused: for every input that is neither; it names each wrong field.
+    """
+    values = decode_object(raw)
+    if values.get("op") not in CONTROL_OPS:
+        return _parsed(values)
+    try:
+        return ControlRequest.model_validate(values)
+    except ValidationError as error:
+        raise JobRefused(_field_errors(error, ControlRequest, values)) from None
+
+
+def _parsed(given: dict[str, Any]) -> Job:
+    values = _without_aliases(given)
     spec = _spec_class(values)
     try:
         return spec.model_validate(values)
@@ -78,7 +98,7 @@ def _spec_class(values: dict[str, Any]) -> type[TrainJob] | type[EvalJob] | type
         return OPS[op]
     if isinstance(op, str) and op in LATER_OPS:
         raise JobRefused.because(f"not built in this version; use one of {known}", "op", op)
-    hint = _did_you_mean(op, list(OPS)) if isinstance(op, str) else ""
+    hint = _did_you_mean(op, [*OPS, *CONTROL_OPS]) if isinstance(op, str) else ""
     raise JobRefused.because(f"must be one of {known}{hint}", "op", op)
 
 
@@ -117,7 +137,7 @@ def _choices(text: str) -> list[str]:
 def _unknown_field(field: str, spec: type[BaseModel]) -> str:
     if field in LATER_FIELDS:
         return LATER_FIELDS[field]
-    op = next(name for name, candidate in OPS.items() if candidate is spec)
+    op = next((name for name, candidate in OPS.items() if candidate is spec), "cancel or retry")
     owners = [name for name, other in OPS.items() if field in other.model_fields]
     if owners:
         return f"is a field of op {' and '.join(owners)}, not of {op}; leave it out"

@@ -109,9 +109,19 @@ class JobConsumer:
             False when the partition was taken away meanwhile, or the broker is another one now:
             the message will come again.
         """
-        if message.cluster_id != self._client.cluster_id():
+        return self.store_offset(
+            message.cluster_id, message.topic, message.partition, message.offset + 1
+        )
+
+    def store_offset(self, cluster_id: str, topic: str, partition: int, offset: int) -> bool:
+        """Mark everything before an offset done, so that the next commit covers it.
+
+        Returns:
+            False when the partition was taken away meanwhile, or the broker is another one now.
+        """
+        if cluster_id != self._client.cluster_id():
             return False
-        position = TopicPartition(message.topic, message.partition, message.offset + 1)
+        position = TopicPartition(topic, partition, offset)
         try:
             self._client.raw.store_offsets(offsets=[position])
         except KafkaException as error:

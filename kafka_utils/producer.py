@@ -36,6 +36,7 @@ class Producer:
         self._settings = settings
         self._delivery_timeout_s = delivery_timeout_s
         self._log = ConnectionLog("producer", settings.bootstrap)
+        self._positions: dict[tuple[str, int], int] = {}
         self._client = self._build()
 
     def _build(self) -> RawProducer:
@@ -107,9 +108,10 @@ class Producer:
             self._rebuild()
         report = on_delivery or _log_failure
 
-        def on_report(error: KafkaError | None, _: RawMessage) -> None:
+        def on_report(error: KafkaError | None, message: RawMessage) -> None:
             if error is None:
                 self._log.on_contact()
+                self._note_position(message)
             report(None if error is None else describe(error))
 
         try:
@@ -126,6 +128,15 @@ class Producer:
                 f"message to topic {topic} ({len(value or b'')} bytes, limit {MAX_MESSAGE_BYTES}) "
                 f"refused: {describe(error.args[0])}; make it smaller"
             ) from error
+
+    def positions(self) -> dict[tuple[str, int], int]:
+        """Return the offset after the last confirmed message, by topic and partition."""
+        return dict(self._positions)
+
+    def _note_position(self, message: RawMessage) -> None:
+        topic, partition, offset = message.topic(), message.partition(), message.offset()
+        if topic is not None and partition is not None and offset is not None and offset >= 0:
+            self._positions[topic, partition] = offset + 1
 
     def poll(self, timeout_s: float = 0.0) -> int:
         """Serve delivery callbacks, waiting up to `timeout_s` for the first; return their number.

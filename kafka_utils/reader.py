@@ -1,6 +1,7 @@
 """Owns reading a topic without a group: to follow a job's events, and to inspect topics."""
 
 import time
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
@@ -23,6 +24,8 @@ class TopicReader:
         settings: where the broker is.
         topic: the topic's name.
         from_end: read only what comes after this call.
+        starts: offsets to begin at, by partition; others begin as `from_end` says. One that the
+            broker no longer has means the oldest it has.
         timeout_s: longest wait for the broker's answer, s, > 0.
 
     Raises:
@@ -35,12 +38,14 @@ class TopicReader:
         topic: str,
         *,
         from_end: bool = False,
+        starts: Mapping[int, int] | None = None,
         timeout_s: float = 10.0,
     ) -> None:
         self._topic = topic
         self._bootstrap = settings.bootstrap
         self._timeout_s = timeout_s
         self._client = ConsumerClient("reader", settings.bootstrap, settings.reader_config())
+        self._starts = dict(starts or {})
         self._ends: dict[int, int] = {}
         self._next: dict[int, int] = {}
         self._asked_at_s = 0.0
@@ -63,6 +68,11 @@ class TopicReader:
         message = message_of(raw, self._client.cluster_id() or "")
         self._next[message.partition] = message.offset + 1
         return message
+
+    @property
+    def ends(self) -> dict[int, int]:
+        """The offsets after the last message, by partition, when the reader was made."""
+        return dict(self._ends)
 
     def at_end(self) -> bool:
         """Return whether everything that was there when the reader was made has been read."""
@@ -122,8 +132,11 @@ class TopicReader:
             for part in parts:
                 low, high = self._client.raw.get_watermark_offsets(part, timeout=self._timeout_s)
                 self._ends[part.partition] = high
-                self._next[part.partition] = high if from_end else low
-                part.offset = high if from_end else OFFSET_BEGINNING
+                start = self._starts.get(part.partition, high if from_end else low)
+                inside = low <= start <= high
+                self._next[part.partition] = start if inside else low
+                begins_low = not inside or (start == low and not from_end)
+                part.offset = OFFSET_BEGINNING if begins_low else start
         except KafkaException as error:
             raise KafkaTopicError(
                 f"topic {self._topic} at broker {self._bootstrap}: {describe(error.args[0])}; "

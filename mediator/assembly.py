@@ -20,9 +20,12 @@ from mediator.events import Topics
 from mediator.intake import Intake
 from mediator.ledger import Ledger
 from mediator.ledger_file import LEDGER_NAME, hold_lock
+from mediator.limits import Limits
 from mediator.log_files import open_log
+from mediator.peers import SharedMemory
 from mediator.process import RUNNER_ARGV, RunnerCommand
 from mediator.service import Service
+from mediator.sharing import Sharing
 from mediator.slots import Slot
 from mediator.stopping import StopRequest
 from mediator.supervisor import Supervisor
@@ -44,6 +47,10 @@ class Settings:
         broker_wait_s: give up after this long without a broker, s; None waits for ever.
         grace_s: how long runners may take to save their work at the end, s.
         flush_s: how long the last events may take to be delivered, s.
+        lease_s: silence after which another mediator is gone, s; None for the broker's default.
+        limits: how long jobs may take, and what is tried again.
+        warm: start runners from a process that has imported the engine.
+        detach: leave the runners running at the end.
         properties: librdkafka properties.
     """
 
@@ -56,12 +63,16 @@ class Settings:
     broker_wait_s: float | None = None
     grace_s: float = 60.0
     flush_s: float = 10.0
+    lease_s: float | None = None
+    limits: Limits = field(default_factory=Limits)
+    warm: bool = False
+    detach: bool = False
     properties: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 def topics_of(jobs_topic: str) -> Topics:
     """Give the topics that belong to a jobs topic."""
-    return Topics(STATUS_TOPIC, EVENTS_TOPIC, dlq_topic_for(jobs_topic))
+    return Topics(STATUS_TOPIC, EVENTS_TOPIC, dlq_topic_for(jobs_topic), jobs_topic)
 
 
 def serve(settings: Settings, runner_argv: tuple[str, ...] = RUNNER_ARGV) -> None:
@@ -129,12 +140,18 @@ def _service(
         settings.properties,
         settings.broker_wait_s,
     )
+    memory = SharedMemory(ledger.mediator, settings.topic)
+    intake = Intake(ledger, roots, memory)
+    supervisor = Supervisor(ledger, settings.slots, command, settings.limits)
+    ledger.drop_old_controls()
     return Service(
         ledger,
-        Intake(ledger, roots),
-        Supervisor(ledger, settings.slots, command),
+        intake,
+        supervisor,
         BrokerLink(wish, ledger),
+        Sharing(ledger, memory, intake, supervisor, settings.lease_s),
         stop,
         grace_s=settings.grace_s,
         flush_s=settings.flush_s,
+        detach=settings.detach,
     )

@@ -16,9 +16,11 @@ from kafka_utils.consumer import JobConsumer
 from kafka_utils.discovery import BrokerAddress, ensure_broker, find_broker
 from kafka_utils.errors import BrokerUnreachableError, KafkaSettingsError, KafkaUtilsError
 from kafka_utils.producer import Producer
+from kafka_utils.reader import TopicReader
 from kafka_utils.settings import KafkaSettings, topics_for
 from mediator.ledger import Ledger
 from mediator.outbox import Outbox
+from mediator.recall import settle_in_doubt
 
 ATTEMPT_S = 1.0
 COMPLAIN_EVERY_S = 5.0
@@ -49,12 +51,23 @@ class BrokerWish:
 
 @dataclass(frozen=True)
 class Line:
-    """A working connection."""
+    """A working connection.
+
+    Attributes:
+        settings: where the broker is.
+        cluster_id: which cluster it is.
+        consumer: takes messages.
+        producer: sends.
+        outbox: sends what the ledger owes.
+        status: reads the status topic from its beginning.
+    """
 
     settings: KafkaSettings
+    cluster_id: str
     consumer: JobConsumer
     producer: Producer
     outbox: Outbox
+    status: TopicReader
 
 
 class BrokerLink:
@@ -116,6 +129,7 @@ class BrokerLink:
         if line is not None:
             line.consumer.close()
             line.producer.close(timeout_s=0.0)
+            line.status.close()
 
     def _try(self, now: float) -> None:
         try:
@@ -139,12 +153,20 @@ class BrokerLink:
         )
         cluster_id = wait_for_broker(settings, time.monotonic() + ATTEMPT_S)
         ensure_topics(settings)
+        settle_in_doubt(self._ledger, settings, cluster_id)
+        status = TopicReader(settings, settings.status_topic)
         producer = Producer(settings)
+
+        def settle() -> None:
+            settle_in_doubt(self._ledger, settings, cluster_id)
+
         line = Line(
             settings,
+            cluster_id,
             JobConsumer(settings, self._group_for(settings, cluster_id)),
             producer,
-            Outbox(self._ledger, producer),
+            Outbox(self._ledger, producer, cluster_id, settle),
+            status,
         )
         self._embedded = address.embedded
         self._cluster_id = cluster_id

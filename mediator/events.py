@@ -2,18 +2,24 @@
 
 An event's key is the job id. `seq` counts a job's events from 1 without gaps. State events go to
 the status topic (compacted: the last one is where the job stands) and to the event topic; all
-others to the event topic only.
+others to the event topic only. When a job goes to another mediator, or is run anew on request, its
+`epoch` rises by one and `seq` goes on at (epoch - 1) * EPOCH_STRIDE + 1: an event whose `seq` is
+below one seen before is void. `seq` 0 is a word of a mediator that does not own the job.
+
+The status topic also holds what mediators tell each other, under keys that no job can have:
+`mediator/<id>` and `control/<op>/<job id>`.
 """
 
 import base64
+import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from mediator.records import Source
+from mediator.records import Control, Source
 from mediator.states import JobState
 from mediator.text import finite, one_line, utc_now
 
@@ -21,6 +27,8 @@ EVENT_DATA_LIMIT_BYTES = 512 * 1024
 LETTER_LIMIT_BYTES = 900 * 1024
 LETTER_EXCERPT_BYTES = 64 * 1024
 SOURCE_HEADER = "skyline-source"
+ENTRY_HEADER = "skyline-entry"
+EPOCH_STRIDE = 10**9
 
 
 class EventKind(StrEnum):
@@ -33,19 +41,31 @@ class EventKind(StrEnum):
     CHECKPOINT = "checkpoint"
     METRICS = "metrics"
     DUPLICATE = "duplicate"
+    CONTROL = "control"
 
 
 @dataclass(frozen=True)
 class Topics:
-    """The topics the mediator writes to."""
+    """The topics the mediator writes to, and the one that jobs come from."""
 
     status: str
     events: str
     dead_letters: str
+    jobs: str = ""
 
     def of(self, kind: EventKind) -> tuple[str, ...]:
         """Give the topics an event of this kind goes to."""
         return (self.status, self.events) if kind is EventKind.STATE else (self.events,)
+
+
+@dataclass(frozen=True)
+class Owner:
+    """What the status topic tells of a job besides its state, for other mediators."""
+
+    mediator: str
+    jobs_topic: str
+    spec_sha256: str
+    source: str
 
 
 @dataclass(frozen=True)
@@ -60,8 +80,14 @@ class Event:
     attempt: int
     reason: str | None
     data: dict[str, Any]
+    epoch: int = 1
 
-    def payload(self) -> bytes:
+    def status_payload(self, owner: Owner) -> bytes:
+        """Give the event for the status topic: with its owner, without the whole spec."""
+        slim = {name: value for name, value in self.data.items() if name != "spec"}
+        return dataclasses.replace(self, data=slim).payload(vars(owner))
+
+    def payload(self, more: Mapping[str, str] | None = None) -> bytes:
         """Give the event as JSON; data over the limit is replaced by a note of its size."""
         data = json.dumps(finite(self.data))
         if len(data) > EVENT_DATA_LIMIT_BYTES:
@@ -74,7 +100,9 @@ class Event:
             "state": self.state,
             "op": self.op,
             "attempt": self.attempt,
+            "epoch": self.epoch,
             "reason": self.reason,
+            **(more or {}),
         }
         return (json.dumps(head)[:-1] + ', "data": ' + data + "}").encode()
 
@@ -148,6 +176,12 @@ class DeadLetter:
             "original_cut": original is not None and len(original) < len(value),
         }
         return json.dumps(letter).encode()
+
+
+def control_payload(control: Control, jobs_topic: str, mediator: str) -> bytes:
+    """Give a request to cancel or retry as every mediator reads it on the status topic."""
+    record = {"kind": "control", "time": utc_now(), "mediator": mediator}
+    return json.dumps({**record, "jobs_topic": jobs_topic, **vars(control)}).encode()
 
 
 def _text_or_base64(raw: bytes) -> dict[str, str]:

@@ -4,21 +4,24 @@ Whatever a message holds, it has exactly one outcome, written in one transaction
 offset be stored. The same message delivered again changes nothing.
 """
 
+import dataclasses
 import hashlib
 import json
 import logging
 import re
 from enum import StrEnum
 
-from configs import OPS, Job, JobRefused, Roots, canonical_json, parse_job
+from configs import OPS, Job, JobRefused, Roots, canonical_json
 from configs.common import JOB_ID_PATTERN
-from configs.parse import spec_hash
+from configs.control import ControlRequest
+from configs.parse import parse_message, spec_hash
 from kafka_utils.consumer import Message
 from mediator.errors import MediatorError
 from mediator.events import DeadLetter, FieldProblem
 from mediator.job_folder import clash_of
 from mediator.ledger import Ledger
-from mediator.records import NewJob, Source
+from mediator.peers import Known, SharedMemory
+from mediator.records import Control, NewJob, Source, Watch
 from mediator.requirements import CheckpointJobUnknown, check_requirements
 from mediator.states import JobState
 from mediator.text import one_line
@@ -35,6 +38,8 @@ class Outcome(StrEnum):
     CONFLICT = "conflict"
     SEEN_BEFORE = "seen before"
     DEFERRED = "deferred"
+    ELSEWHERE = "elsewhere"
+    CONTROL = "control"
 
 
 class Intake:
@@ -43,11 +48,13 @@ class Intake:
     Args:
         ledger: open for writing.
         roots: the folders jobs may touch.
+        memory: what other mediators do; None when there is no other.
     """
 
-    def __init__(self, ledger: Ledger, roots: Roots) -> None:
+    def __init__(self, ledger: Ledger, roots: Roots, memory: SharedMemory | None = None) -> None:
         self._ledger = ledger
         self._roots = roots
+        self._memory = memory
 
     def take(self, message: Message, *, may_wait: bool = False) -> Outcome:
         """Deal with one message, durably.
@@ -67,8 +74,10 @@ class Intake:
         if self._ledger.has_seen(source):
             return Outcome.SEEN_BEFORE
         try:
-            job = _named(parse_job(message.value or b""), source)
-            return self._take_job(source, message, job)
+            asked = parse_message(message.value or b"")
+            if isinstance(asked, ControlRequest):
+                return self._take_control(source, asked)
+            return self._take_job(source, message, _named(asked, source))
         except JobRefused as refusal:
             if may_wait and isinstance(refusal, CheckpointJobUnknown):
                 return Outcome.DEFERRED
@@ -81,6 +90,74 @@ class Intake:
             _log.exception("message %s: unforeseen error", source)
             return self._refuse(source, message, f"unforeseen {type(error).__name__}: {error}", [])
 
+    def take_over(self, watch: Watch, known: Known | None) -> bool:
+        """Make a job of a mediator that has gone this one's own, as far as its inputs are here.
+
+        Args:
+            watch: the job.
+            known: what the status topic says of it.
+        """
+        job_id = watch.job.job_id
+        asked = parse_message(watch.job.spec)
+        if isinstance(asked, ControlRequest):
+            return False
+        try:
+            waits_for = check_requirements(asked, self._roots, self._ledger.state_of)
+        except JobRefused as refusal:
+            _log.warning("job %s: its mediator has gone, but it cannot run here: %s",
+                         job_id, one_line(refusal.reason))  # fmt: skip
+            return False
+        self._ledger.accept(
+            watch.source,
+            dataclasses.replace(watch.job, waits_for=waits_for),
+            epoch=1 if known is None else known.epoch + 1,
+            attempt=0 if known is None else known.attempt,
+            seen=True,
+        )
+        _log.warning("job %s: taken over from mediator %s, which has gone (attempts so far: %d)",
+                     job_id, known.mediator if known else "unknown",
+                     known.attempt if known else 0)  # fmt: skip
+        return True
+
+    def _take_control(self, source: Source, asked: ControlRequest) -> Outcome:
+        control = Control(asked.op, asked.job_id, str(source))
+        self._ledger.note_control(control, source.topic, source)
+        _log.info("job %s: request to %s (%s)", asked.job_id, asked.op, source)
+        return Outcome.CONTROL
+
+    def _elsewhere(self, job_id: str | None) -> Known | None:
+        """Give another mediator's accepted job of this id, or None."""
+        known = self._known(job_id)
+        if self._memory is None or known is None or known.mediator == self._memory.me:
+            return None
+        return None if known.state is JobState.REJECTED else known
+
+    def _known(self, job_id: str | None) -> Known | None:
+        return None if self._memory is None or job_id is None else self._memory.known(job_id)
+
+    def _next_epoch(self, job_id: str) -> int:
+        """Give the epoch in which a new job of this id prevails on the status topic."""
+        known = self._known(job_id)
+        if known is None or self._ledger.state_of(job_id) is not None:
+            return 1
+        return known.epoch + 1
+
+    def _take_foreign(self, source: Source, message: Message, job: Job, known: Known) -> Outcome:
+        job_id = str(job.job_id)
+        if known.spec_sha256 != spec_hash(job):
+            return self._refuse_other_spec(source, message, job_id)
+        repeat = str(source) != known.source
+        with self._ledger.transaction():
+            if known.ended:
+                self._ledger.note_source(source, job_id, "duplicate")
+            else:
+                new = NewJob(job_id, job.op, canonical_json(job), spec_hash(job))
+                self._ledger.watch(source, new)
+            if repeat:
+                self._ledger.tell_of_foreign_duplicate(job_id, job.op, known.state, known.epoch)
+        _log.info("job %s: %s at mediator %s (%s)", job_id, known.state, known.mediator, source)
+        return Outcome.DUPLICATE if repeat else Outcome.ELSEWHERE
+
     def _take_job(self, source: Source, message: Message, job: Job) -> Outcome:
         job_id = str(job.job_id)
         known = self._ledger.job(job_id)
@@ -90,11 +167,13 @@ class Intake:
                 _log.info("job %s: duplicate (%s); it is %s", job_id, source, known.state)
                 return Outcome.DUPLICATE
             return self._refuse_other_spec(source, message, job_id)
-        if (clash := clash_of(self._roots.logs, job_id)) is not None:
+        if (elsewhere := self._elsewhere(job_id)) is not None:
+            return self._take_foreign(source, message, job, elsewhere)
+        if self._known(job_id) is None and (clash := clash_of(self._roots.logs, job_id)):
             raise JobRefused.because(clash, "job_id", job_id)
         waits_for = check_requirements(job, self._roots, self._ledger.state_of)
         new = NewJob(job_id, job.op, canonical_json(job), spec_hash(job), waits_for)
-        self._ledger.accept(source, new)
+        self._ledger.accept(source, new, epoch=self._next_epoch(job_id))
         _log.info("job %s: queued (%s, %s)%s", job_id, job.op, source,
                   f"; waits for job {waits_for}" if waits_for else "")  # fmt: skip
         return Outcome.ACCEPTED
@@ -107,7 +186,10 @@ class Intake:
         )
         reason = f"{problem.field} = {problem.value}: {problem.message}"
         letter = _letter(source, message, reason, [problem], job_id)
-        self._ledger.note_conflict(source, letter, job_id)
+        if self._ledger.job(job_id) is None:
+            self._ledger.refuse(source, letter, "", epoch=None)
+        else:
+            self._ledger.note_conflict(source, letter, job_id)
         _log.warning("job %s: refused (%s): %s", job_id, source, one_line(reason))
         return Outcome.CONFLICT
 
@@ -115,7 +197,10 @@ class Intake:
         self, source: Source, message: Message, reason: str, problems: list[FieldProblem]
     ) -> Outcome:
         job_id, op = _salvage(message.value)
-        self._ledger.refuse(source, _letter(source, message, reason, problems, job_id), op)
+        foreign = self._elsewhere(job_id) is not None
+        epoch = None if foreign or job_id is None else self._next_epoch(job_id)
+        letter = _letter(source, message, reason, problems, job_id)
+        self._ledger.refuse(source, letter, op, epoch=epoch)
         name = "message" if job_id is None else f"job {job_id}"
         _log.warning("%s: refused (%s): %s", name, source, one_line(reason))
         return Outcome.REFUSED

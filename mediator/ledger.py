@@ -1,349 +1,150 @@
-"""Owns what the mediator knows for certain: jobs, the messages they came from, and what it owes.
+"""Owns what the mediator knows for certain; this part: whose a job is, and requests about it.
 
-Every change of a job and the events that tell of it are one transaction, so the topics and the
-ledger cannot disagree: what is in the outbox happened, and what happened is in the outbox. One
-connection, one thread.
+The ledger's parts build on each other: `ledger_base` (the connection), `ledger_outbox` (what is
+owed), `ledger_sharing` (other mediators), `ledger_jobs` (jobs), and this one.
 """
 
-import contextlib
-import json
-import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from mediator.errors import LedgerWriteError, MediatorError
-from mediator.events import DeadLetter, Event, EventKind, Topics
-from mediator.ledger_file import LEDGER_NAME, damage_named, open_for_reading, open_for_writing
-from mediator.records import (
-    JobRecord,
-    NewJob,
-    OutboxEntry,
-    ProcessIdentity,
-    Source,
-    Waiting,
-)
-from mediator.states import ENDED, JobState, check_transition
-from mediator.text import one_line, utc_now
+from mediator.errors import MediatorError
+from mediator.events import EventKind, control_payload
+from mediator.ledger_jobs import JobsTable, event_of, owner_of, record_of
+from mediator.ledger_sharing import ENDED_MARKS
+from mediator.records import NewJob, Waiting
+from mediator.states import ENDED, JobState
+from mediator.text import one_line
 
 
-class Ledger:
-    """The ledger of one log root.
+class Ledger(JobsTable):
+    """The ledger of one log root; see `LedgerBase` for how it is opened."""
 
-    Args:
-        log_root: the folder it lies in; its lock must be held (`ledger_file.hold_lock`) to write.
-        topics: where events and dead letters go.
-        read_only: open it beside a running mediator, to look only.
-    """
-
-    def __init__(self, log_root: Path, topics: Topics, *, read_only: bool = False) -> None:
-        self._path = log_root / LEDGER_NAME
-        self._topics = topics
-        self._connection = open_for_reading(log_root) if read_only else open_for_writing(log_root)
-        self._connection.row_factory = sqlite3.Row
-
-    def close(self) -> None:
-        """Close the file."""
-        self._connection.close()
-
-    @contextlib.contextmanager
-    def transaction(self) -> Iterator[None]:
-        """Make everything inside one durable change, or none of it.
-
-        Raises:
-            LedgerWriteError: rolled back (disk full, read-only); it may be tried again.
-            LedgerCorruptError: the file is damaged.
-        """
-        with damage_named(self._path):
-            try:
-                self._connection.execute("BEGIN IMMEDIATE")
-                yield
-                self._connection.execute("COMMIT")
-            except sqlite3.OperationalError as error:
-                self._roll_back()
-                raise LedgerWriteError(
-                    f"{self._path}: cannot be written ({error}); free space on its disk or mend "
-                    "its permissions, and the mediator goes on by itself"
-                ) from None
-            except BaseException:
-                self._roll_back()
-                raise
-
-    def _rows(self, query: str, values: Sequence[Any] = ()) -> list[sqlite3.Row]:
-        with damage_named(self._path):
-            try:
-                return self._connection.execute(query, values).fetchall()
-            except sqlite3.OperationalError as error:
-                raise LedgerWriteError(f"{self._path}: cannot be read ({error})") from None
-
-    def _roll_back(self) -> None:
-        if self._connection.in_transaction:
-            self._connection.execute("ROLLBACK")
-
-    # --- messages in -----------------------------------------------------------------------
-
-    def has_seen(self, source: Source) -> bool:
-        """Tell whether this very message was dealt with before."""
-        rows = self._rows(
-            "SELECT 1 FROM sources WHERE cluster_id=? AND topic=? AND partition=? AND offset=?",
-            (source.cluster_id, source.topic, source.partition, source.offset),
-        )
-        return bool(rows)
-
-    def accept(self, source: Source, job: NewJob) -> None:
-        """Queue a new job (its id is free, or was only ever refused) and tell of it."""
-        with self.transaction():
-            self._note_source(source, job.job_id, "accepted")
-            self._write_received(job)
-            self._move(job.job_id, JobState.QUEUED, data={"spec": json.loads(job.spec)})
-
-    def refuse(self, source: Source, letter: DeadLetter, op: str) -> None:
-        """Write a dead letter; a valid job id that names no job yet becomes a rejected job."""
-        with self.transaction():
-            self._note_source(source, letter.job_id, "refused")
-            self._owe_letter(letter)
-            if letter.job_id is None:
-                return
-            known = self.state_of(letter.job_id)
-            if known is not None and known is not JobState.REJECTED:
-                self._tell_of_refusal(letter.job_id, letter.reason)
-            else:
-                self._write_received(NewJob(letter.job_id, op, "{}", ""))
-                problems = [vars(problem) for problem in letter.problems]
-                self._move(
-                    letter.job_id,
-                    JobState.REJECTED,
-                    reason=letter.reason,
-                    data={"errors": problems},
-                )
-
-    def note_duplicate(self, source: Source, job_id: str) -> None:
-        """Acknowledge a job that is here already; it is not run again."""
-        with self.transaction():
-            self._note_source(source, job_id, "duplicate")
-            reason = "this job is here already; it is not run again"
-            self._tell(job_id, EventKind.DUPLICATE, reason, {"outcome": "duplicate"})
-
-    def note_conflict(self, source: Source, letter: DeadLetter, job_id: str) -> None:
-        """Refuse another spec under a taken id, leaving the first job untouched."""
-        with self.transaction():
-            self._note_source(source, job_id, "conflict")
-            self._owe_letter(letter)
-            self._tell_of_refusal(job_id, letter.reason)
-
-    def _tell_of_refusal(self, job_id: str, reason: str) -> None:
-        data = {"outcome": "rejected"}
-        self._tell(job_id, EventKind.DUPLICATE, one_line(reason), data)
-
-    def _note_source(self, source: Source, job_id: str | None, outcome: str) -> None:
-        self._connection.execute(
-            "INSERT INTO sources VALUES (?,?,?,?,?,?)",
-            (source.cluster_id, source.topic, source.partition, source.offset, job_id, outcome),
-        )
-
-    def _write_received(self, job: NewJob) -> None:
-        known = self.state_of(job.job_id)
-        if known is not None:
-            check_transition(job.job_id, known, JobState.RECEIVED)
-        self._connection.execute(
-            "INSERT INTO jobs (job_id, op, spec, spec_sha256, state, priority, sequence, waits_for,"
-            " received_at) VALUES (:job_id, :op, :spec, :sha, :state, :priority,"
-            " (SELECT COALESCE(MAX(sequence), 0) + 1 FROM jobs), :waits_for, :now)"
-            " ON CONFLICT (job_id) DO UPDATE SET op=:op, spec=:spec, spec_sha256=:sha,"
-            " state=:state, priority=:priority, sequence=excluded.sequence, waits_for=:waits_for,"
-            " received_at=:now, ended_at=NULL, reason=NULL",
-            {
-                "job_id": job.job_id,
-                "op": job.op,
-                "spec": job.spec,
-                "sha": job.spec_sha256,
-                "state": JobState.RECEIVED,
-                "priority": job.priority,
-                "waits_for": job.waits_for,
-                "now": utc_now(),
-            },
-        )
-
-    # --- jobs ------------------------------------------------------------------------------
-
-    def job(self, job_id: str) -> JobRecord | None:
-        """Give one job, or None."""
-        rows = self._rows("SELECT * FROM jobs WHERE job_id=?", (job_id,))
-        return _record(rows[0]) if rows else None
-
-    def jobs(self, *states: JobState) -> list[JobRecord]:
-        """Give all jobs, or those in the named states, in the order they came."""
-        marks = ",".join("?" * len(states))
-        where = f"WHERE state IN ({marks})" if states else ""
-        rows = self._rows(f"SELECT * FROM jobs {where} ORDER BY sequence", states)
-        return [_record(row) for row in rows]
-
-    def state_of(self, job_id: str) -> JobState | None:
-        """Give a job's state, or None when the ledger does not know it."""
-        rows = self._rows("SELECT state FROM jobs WHERE job_id=?", (job_id,))
-        return JobState(rows[0]["state"]) if rows else None
-
-    def waiting(self, ops: Sequence[str]) -> list[Waiting]:
-        """Give the queued jobs of these ops in the order they should run."""
-        marks = ",".join("?" * len(ops))
-        rows = self._rows(
-            f"SELECT job_id, op, waits_for FROM jobs WHERE state=? AND op IN ({marks})"
-            " ORDER BY priority DESC, sequence",
-            (JobState.QUEUED, *ops),
-        )
-        return [Waiting(row["job_id"], row["op"], row["waits_for"]) for row in rows]
-
-    def move(
-        self,
-        job_id: str,
-        state: JobState,
-        *,
-        reason: str | None = None,
-        exit_code: int | None = None,
-        data: dict[str, Any] | None = None,
-    ) -> None:
-        """Change a job's state and tell of it.
-
-        Raises:
-            TransitionError: the change is not in the table; nothing is written.
-        """
-        with self.transaction():
-            self._move(job_id, state, reason=reason, exit_code=exit_code, data=data)
-
-    def begin_run(self, job_id: str, slot: str, run_token: str) -> int:
-        """Mark a job running before its process exists, so that a crash cannot run it twice.
-
-        Args:
-            job_id: a queued job.
-            slot: the slot's name.
-            run_token: unique mark in the process's environment, to find it by after a crash.
-
-        Returns:
-            The attempt number, from 1.
-        """
-        with self.transaction():
-            self._connection.execute(
-                "UPDATE jobs SET attempt=attempt+1, slot=?, run_token=?, progress_offset=0,"
-                " boot_id=NULL, pid=NULL, start_ticks=NULL, started_at=?, exit_code=NULL"
-                " WHERE job_id=?",
-                (slot, run_token, utc_now(), job_id),
-            )
-            self._move(job_id, JobState.RUNNING, data={"slot": slot})
-        return self._known(job_id).attempt
-
-    def record_process(self, job_id: str, process: ProcessIdentity) -> None:
-        """Write down which process runs the job."""
-        with self.transaction():
-            self._connection.execute(
-                "UPDATE jobs SET boot_id=?, pid=?, start_ticks=? WHERE job_id=?",
-                (process.boot_id, process.pid, process.start_ticks, job_id),
-            )
-
-    def add_events(
-        self, job_id: str, events: Iterable[tuple[EventKind, dict[str, Any]]], progress_offset: int
-    ) -> None:
-        """Tell of what the runner reported, up to a byte of its progress file."""
-        with self.transaction():
-            for kind, data in events:
-                self._tell(job_id, kind, None, data)
-            self._connection.execute(
-                "UPDATE jobs SET progress_offset=? WHERE job_id=?", (progress_offset, job_id)
-            )
-
-    def forget(self, job_id: str) -> None:
-        """Remove an ended job and its sent events; its sources stay, so it cannot come back.
-
-        Raises:
-            MediatorError: the job has not ended.
-        """
-        state = self.state_of(job_id)
-        if state not in ENDED:
-            raise MediatorError(f"job {job_id}: {state}, not ended; it is not removed")
-        with self.transaction():
-            self._connection.execute(
-                "DELETE FROM outbox WHERE job_id=? AND sent_at IS NOT NULL", (job_id,)
-            )
-            self._connection.execute("DELETE FROM jobs WHERE job_id=?", (job_id,))
-
-    def _known(self, job_id: str) -> JobRecord:
-        record = self.job(job_id)
-        if record is None:
-            raise MediatorError(f"job {job_id}: not in the ledger {self._path}")
-        return record
-
-    def _move(
-        self,
-        job_id: str,
-        state: JobState,
-        *,
-        reason: str | None = None,
-        exit_code: int | None = None,
-        data: dict[str, Any] | None = None,
-    ) -> None:
-        check_transition(job_id, self._known(job_id).state, state)
-        line = None if reason is None else one_line(reason)
-        self._connection.execute(
-            "UPDATE jobs SET state=?, reason=?, exit_code=COALESCE(?, exit_code), ended_at=?"
-            " WHERE job_id=?",
-            (state, line, exit_code, utc_now() if state in ENDED else None, job_id),
-        )
-        self._tell(job_id, EventKind.STATE, line, data or {})
-
-    # --- messages out ----------------------------------------------------------------------
-
-    def unsent(self, after: int, limit: int) -> list[OutboxEntry]:
-        """Give entries owed to the broker, oldest first, with an id greater than `after`."""
-        rows = self._rows(
-            "SELECT entry_id, topic, key, payload, headers FROM outbox"
-            " WHERE sent_at IS NULL AND entry_id > ? ORDER BY entry_id LIMIT ?",
-            (after, limit),
-        )
-        return [
-            OutboxEntry(
-                row["entry_id"],
-                row["topic"],
-                row["key"],
-                row["payload"],
-                tuple((name, value) for name, value in json.loads(row["headers"])),
-            )
-            for row in rows
-        ]
-
-    def mark_sent(self, entry_ids: Sequence[int]) -> None:
-        """Note that the broker has confirmed these entries; what is sent need not be kept whole."""
+    def mark_claimed(self, claims: Iterable[tuple[str, int]]) -> None:
+        """Note that these jobs (id and epoch) are this mediator's: nobody else was first."""
         with self.transaction():
             self._connection.executemany(
-                "UPDATE outbox SET sent_at=?, payload=x'' WHERE entry_id=?",
-                [(utc_now(), entry_id) for entry_id in entry_ids],
+                "UPDATE jobs SET claimed=1 WHERE job_id=? AND epoch=?", list(claims)
             )
 
-    def _tell(self, job_id: str, kind: EventKind, reason: str | None, data: dict[str, Any]) -> None:
-        self._connection.execute("UPDATE jobs SET event_seq=event_seq+1 WHERE job_id=?", (job_id,))
+    def give_up(self, job_id: str) -> None:
+        """Let another mediator have an unfinished job, without a word; watch it from now on."""
         job = self._known(job_id)
-        event = Event(job_id, job.event_seq, kind, job.state, job.op, job.attempt, reason, data)
-        payload = event.payload()
-        self._connection.executemany(
-            "INSERT INTO outbox (job_id, seq, topic, key, headers, payload)"
-            " VALUES (?,?,?,?,'[]',?)",
-            [(job_id, event.seq, topic, job_id, payload) for topic in self._topics.of(kind)],
+        if job.state in ENDED:
+            raise MediatorError(f"job {job_id}: {job.state}; it cannot be given up")
+        new = NewJob(job_id, job.op, job.spec, job.spec_sha256, job.waits_for, job.priority)
+        with self.transaction():
+            self.retract(job_id)
+            self._connection.execute("DELETE FROM jobs WHERE job_id=?", (job_id,))
+            self.watch(job.source, new, seen=True)
+
+    def has_unfinished(self) -> bool:
+        """Tell whether any job has not ended."""
+        return bool(self._rows(f"SELECT 1 FROM jobs WHERE state NOT IN ({ENDED_MARKS}) LIMIT 1"))
+
+    def to_cancel(self) -> list[str]:
+        """Give the unfinished jobs that are to be cancelled."""
+        rows = self._rows(
+            "SELECT job_id FROM jobs WHERE cancel_reason IS NOT NULL AND state IN (?,?,?)",
+            (JobState.QUEUED, JobState.RUNNING, JobState.INTERRUPTED),
         )
+        return [row["job_id"] for row in rows]
 
-    def _owe_letter(self, letter: DeadLetter) -> None:
-        self._connection.execute(
-            "INSERT INTO outbox (job_id, topic, key, headers, payload) VALUES (?,?,?,?,?)",
-            (
-                letter.job_id,
-                self._topics.dead_letters,
-                letter.job_id,
-                json.dumps(letter.kafka_headers()),
-                letter.payload(),
-            ),
+    def retry(self, job_id: str) -> None:
+        """Queue an ended job anew under the next epoch.
+
+        Raises:
+            TransitionError: it has not ended, or has succeeded.
+        """
+        job = self._known(job_id)
+        new = NewJob(job_id, job.op, job.spec, job.spec_sha256, job.waits_for, job.priority)
+        with self.transaction():
+            self._write_received(new, job.source, job.epoch + 1, job.attempt)
+            self._move(job_id, JobState.QUEUED, reason="queued anew on request")
+
+    def answer_control(self, job_id: str, reason: str) -> None:
+        """Tell what became of a request that changes nothing."""
+        with self.transaction():
+            self._tell(job_id, EventKind.CONTROL, one_line(reason), {})
+
+    def put_off(self, job_id: str, until: float) -> None:
+        """Note another failure, and let the job rest until a Unix time."""
+        with self.transaction():
+            self._connection.execute(
+                "UPDATE jobs SET failures=failures+1, not_before=? WHERE job_id=?",
+                (until, job_id),
+            )
+
+    def restate(self, cluster_id: str, limit: int = 5000) -> int:
+        """Owe a cluster without memory of them the states of the latest jobs.
+
+        Args:
+            cluster_id: a cluster whose status topic never held this ledger's jobs, or lost them.
+            limit: most jobs told of.
+
+        Returns:
+            The number of jobs told of.
+        """
+        jobs = self._rows(
+            "SELECT * FROM (SELECT * FROM jobs ORDER BY sequence DESC LIMIT ?) ORDER BY sequence",
+            (limit,),
         )
+        with self.transaction():
+            for row in jobs:
+                job = record_of(row)
+                seq = self._rows(
+                    "SELECT MAX(seq) AS seq FROM history WHERE job_id=?", (job.job_id,)
+                )[0]["seq"]
+                event = event_of(job, seq or 0, EventKind.STATE, job.reason, {"told_again": True})
+                payload = event.status_payload(owner_of(job, self.mediator))
+                self._owe(self._topics.status, job.job_id, payload, job_id=job.job_id)
+            for control in self.open_controls():
+                payload = control_payload(control, self._topics.jobs, self.mediator)
+                self._owe(self._topics.status, f"control/{control.op}/{control.job_id}", payload)
+            self._set_cluster(cluster_id)
+        return len(jobs)
 
+    def waiting_since(self, before: float) -> list[str]:
+        """Give the queued jobs received before a Unix time, s."""
+        rows = self._rows(
+            "SELECT job_id FROM jobs WHERE state=? AND unixepoch(received_at) < ?",
+            (JobState.QUEUED, before),
+        )
+        return [row["job_id"] for row in rows]
 
-def _record(row: sqlite3.Row) -> JobRecord:
-    values = dict(row)
-    boot_id, pid, ticks = (values.pop(name) for name in ("boot_id", "pid", "start_ticks"))
-    process = None if pid is None else ProcessIdentity(boot_id, pid, ticks)
-    values["state"] = JobState(values["state"])
-    return JobRecord(**values, process=process)
+    def resting_until(self, now: float) -> bool:
+        """Tell whether a queued job that was put off may start again since a Unix time, s."""
+        query = "SELECT 1 FROM jobs WHERE state=? AND not_before > 0 AND not_before <= ? LIMIT 1"
+        return bool(self._rows(query, (JobState.QUEUED, now)))
+
+    def history(self, job_id: str) -> list[dict[str, Any]]:
+        """Give a job's changes of state in order: state, attempt, time, reason."""
+        rows = self._rows(
+            "SELECT seq, state, attempt, time, reason FROM history WHERE job_id=? ORDER BY entry",
+            (job_id,),
+        )
+        return [dict(row) for row in rows]
+
+    def startable(self, ops: Sequence[str], limit: int, now: float) -> list[Waiting]:
+        """Give queued jobs of these ops that may start now, in order, and all that never can.
+
+        Args:
+            ops: the ops with a free slot.
+            limit: most jobs that could start.
+            now: Unix time, s.
+        """
+        marks = ",".join("?" * len(ops))
+        base = (
+            "SELECT j.job_id, j.op, j.waits_for, b.state AS blocker FROM jobs j"
+            f" LEFT JOIN jobs b ON b.job_id=j.waits_for WHERE j.state='{JobState.QUEUED}'"
+        )
+        lost = self._rows(
+            f"{base} AND j.waits_for IS NOT NULL AND b.state IN ({ENDED_MARKS})"
+            f" AND b.state <> '{JobState.SUCCEEDED}' AND j.claimed=1"
+        )
+        ready = self._rows(
+            f"{base} AND j.op IN ({marks}) AND j.claimed=1 AND j.not_before <= ?"
+            f" AND (b.state IS NULL OR b.state='{JobState.SUCCEEDED}')"
+            " ORDER BY j.priority DESC, j.sequence LIMIT ?",
+            (*ops, now, limit),
+        )
+        return [Waiting(row["job_id"], row["op"], row["waits_for"]) for row in (*lost, *ready)]

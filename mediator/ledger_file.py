@@ -18,7 +18,7 @@ from mediator.errors import LedgerCorruptError, LedgerError, LedgerLockedError
 LEDGER_NAME = "ledger.sqlite3"
 LOCK_NAME = "ledger.lock"
 APPLICATION_ID = 0x534B594C  # "SKYL"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _BIRTH_SUFFIX = ".new"
 
 _SCHEMA = """
@@ -68,6 +68,60 @@ CREATE TABLE outbox (
 CREATE INDEX outbox_unsent ON outbox (entry_id) WHERE sent_at IS NULL;
 """
 
+# What version 2 added; a ledger of version 1 gets it when it is opened for writing.
+_SECOND = """
+ALTER TABLE jobs ADD COLUMN epoch INTEGER NOT NULL DEFAULT 1;
+ALTER TABLE jobs ADD COLUMN claimed INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE jobs ADD COLUMN failures INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE jobs ADD COLUMN not_before REAL NOT NULL DEFAULT 0;
+ALTER TABLE jobs ADD COLUMN cancel_reason TEXT;
+ALTER TABLE jobs ADD COLUMN source_cluster TEXT NOT NULL DEFAULT '';
+ALTER TABLE jobs ADD COLUMN source_topic TEXT NOT NULL DEFAULT '';
+ALTER TABLE jobs ADD COLUMN source_partition INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE jobs ADD COLUMN source_offset INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX jobs_waiting_for ON jobs (waits_for) WHERE waits_for IS NOT NULL;
+CREATE TABLE history (
+    entry INTEGER PRIMARY KEY,
+    job_id TEXT NOT NULL,
+    seq INTEGER NOT NULL,
+    state TEXT NOT NULL,
+    attempt INTEGER NOT NULL,
+    time TEXT NOT NULL,
+    reason TEXT
+) STRICT;
+CREATE INDEX history_of_job ON history (job_id, entry);
+CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+INSERT INTO facts VALUES ('mediator', lower(hex(randomblob(6))));
+CREATE TABLE reached (
+    cluster_id TEXT NOT NULL,
+    topic TEXT NOT NULL,
+    partition INTEGER NOT NULL,
+    offset INTEGER NOT NULL,
+    PRIMARY KEY (cluster_id, topic, partition)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE watches (
+    job_id TEXT PRIMARY KEY,
+    op TEXT NOT NULL,
+    spec TEXT NOT NULL,
+    spec_sha256 TEXT NOT NULL,
+    priority INTEGER NOT NULL,
+    waits_for TEXT,
+    source_cluster TEXT NOT NULL,
+    source_topic TEXT NOT NULL,
+    source_partition INTEGER NOT NULL,
+    source_offset INTEGER NOT NULL
+) STRICT;
+CREATE TABLE controls (
+    source TEXT PRIMARY KEY,
+    op TEXT NOT NULL,
+    job_id TEXT NOT NULL,
+    received_at TEXT NOT NULL,
+    open INTEGER NOT NULL DEFAULT 1
+) STRICT;
+CREATE INDEX controls_of_job ON controls (job_id) WHERE open;
+CREATE TABLE peers (mediator TEXT PRIMARY KEY, seen_at REAL NOT NULL) STRICT;
+"""
+
 
 @contextlib.contextmanager
 def hold_lock(log_root: Path) -> Iterator[None]:
@@ -115,10 +169,12 @@ def open_for_writing(log_root: Path) -> sqlite3.Connection:
         ) from None
     with _closing_on_error(connection), damage_named(path):
         try:
-            _check_version(connection, path)
+            version = _check_version(connection, path, oldest=1)
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=FULL")
             _check_pages(connection, path)
+            if version == 1:
+                _upgrade(connection)
         except sqlite3.OperationalError as error:
             raise LedgerError(
                 f"{path}: cannot be used ({error}); check permissions, free space and that no "
@@ -181,7 +237,7 @@ def _give_birth(path: Path) -> None:
     with contextlib.closing(sqlite3.connect(infant, isolation_level=None)) as connection:
         connection.executescript(
             f"PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={SCHEMA_VERSION};"
-            f"BEGIN;{_SCHEMA}COMMIT;"
+            f"BEGIN;{_SCHEMA}{_SECOND}COMMIT;"
         )
     infant.chmod(0o640)
     with infant.open("rb") as handle:
@@ -200,16 +256,25 @@ def _check_pages(connection: sqlite3.Connection, path: Path) -> None:
         raise corrupt(path, "; ".join(findings))
 
 
-def _check_version(connection: sqlite3.Connection, path: Path) -> None:
+def _upgrade(connection: sqlite3.Connection) -> None:
+    connection.executescript(
+        f"BEGIN IMMEDIATE;{_SECOND}"
+        "UPDATE jobs SET claimed=1;"
+        f"PRAGMA user_version={SCHEMA_VERSION};COMMIT;"
+    )
+
+
+def _check_version(connection: sqlite3.Connection, path: Path, oldest: int = SCHEMA_VERSION) -> int:
     application = connection.execute("PRAGMA application_id").fetchone()[0]
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if application != APPLICATION_ID:
         raise corrupt(path, "it is an SQLite file, but not a ledger")
-    if version != SCHEMA_VERSION:
+    if not oldest <= version <= SCHEMA_VERSION:
         raise LedgerError(
             f"{path}: ledger version {version}, this mediator reads {SCHEMA_VERSION}; "
             "use the mediator that wrote it, or another --log-root"
         )
+    return version
 
 
 @contextlib.contextmanager

@@ -1,8 +1,9 @@
 """Owns the delivery of what the ledger owes: an entry is sent only when the broker says so.
 
 Entries go out in the order they were written. After a failed delivery nothing more is handed over
-until everything in flight has an answer; then sending begins again at the oldest unsent entry, so
-a job's events keep their order.
+until everything in flight has an answer; then what the broker has after all is looked for
+(`recall`), and sending begins again at the oldest unsent entry: a job's events keep their order and
+none is published twice.
 """
 
 import logging
@@ -10,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from kafka_utils.errors import KafkaDeliveryError, KafkaQueueFullError
+from mediator.events import ENTRY_HEADER
 from mediator.ledger import Ledger
 
 IN_FLIGHT_LIMIT = 1000
@@ -35,6 +37,10 @@ class Sender(Protocol):
         """Serve callbacks."""
         ...
 
+    def positions(self) -> dict[tuple[str, int], int]:
+        """Give the offset after the last confirmed message, by topic and partition."""
+        ...
+
 
 class Outbox:
     """Sends what the ledger owes through one producer.
@@ -42,11 +48,21 @@ class Outbox:
     Args:
         ledger: open for writing.
         sender: a producer with delivery confirmation.
+        cluster_id: the cluster it sends to.
+        settle: marks as sent what the broker has although it was not confirmed.
     """
 
-    def __init__(self, ledger: Ledger, sender: Sender) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        sender: Sender,
+        cluster_id: str = "",
+        settle: Callable[[], object] = lambda: None,
+    ) -> None:
         self._ledger = ledger
         self._sender = sender
+        self._cluster_id = cluster_id
+        self._settle = settle
         self._in_flight: set[int] = set()
         self._confirmed: list[int] = []
         self._handed_over = 0
@@ -67,7 +83,9 @@ class Outbox:
         self._hand_over(now)
         self._sender.poll(wait_s if self._in_flight else 0.0)
         if self._confirmed:
-            self._ledger.mark_sent(self._confirmed)
+            # after a failure an older entry may lie before the newest position
+            sure = {} if self._failure else self._sender.positions()
+            self._ledger.mark_sent(self._confirmed, self._cluster_id, sure)
             self._confirmed = []
         if self._failure is not None and not self._in_flight:
             self._begin_again(now)
@@ -78,7 +96,8 @@ class Outbox:
         if self._failure is not None or now < self._retry_at or room <= 0:
             return
         for entry in self._ledger.unsent(self._handed_over, room):
-            headers = [(name, value.encode()) for name, value in entry.headers]
+            mark = f"{self._ledger.mediator}/{entry.entry_id}"
+            headers = [(n, v.encode()) for n, v in (*entry.headers, (ENTRY_HEADER, mark))]
             try:
                 self._sender.enqueue(
                     entry.topic, entry.key, entry.payload, headers, self._receipt(entry.entry_id)
@@ -107,6 +126,7 @@ class Outbox:
         if now >= self._complain_at:
             _log.warning("events not delivered (%s); they are kept and sent again", self._failure)
             self._complain_at = now + COMPLAIN_EVERY_S
+        self._settle()
         self._failure = None
         self._handed_over = 0
         self._retry_at = now + RETRY_AFTER_S

@@ -10,9 +10,10 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from mediator.errors import RunnerStartError
 from mediator.proc import TOKEN_VARIABLE, identify, is_alive, send_signal, tree_of
@@ -40,6 +41,9 @@ _PASSED_ON = (
     "MKL_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
 )
+
+
+Launch = Callable[[Sequence[str], Mapping[str, str], Path, Path], "RunnerProcess"]
 
 
 @dataclass(frozen=True)
@@ -126,6 +130,13 @@ def start_runner(
     return RunnerProcess(identity, environment[TOKEN_VARIABLE], child)
 
 
+class Child(Protocol):
+    """What tells a runner's exit code to the mediator that started it."""
+
+    def poll(self) -> int | None:
+        """Give the exit code (negative: a signal), or None while it is not known."""
+
+
 class RunnerProcess:
     """A runner and its tree, started by this mediator or found alive after a restart.
 
@@ -133,14 +144,17 @@ class RunnerProcess:
         identity: the runner.
         token: the run's token.
         child: the process when this mediator started it; gives the exit code.
+        begin: lets a runner go that waits until it is written down; does nothing for others.
     """
 
     def __init__(
         self,
         identity: ProcessIdentity,
         token: str,
-        child: subprocess.Popen[bytes] | None = None,
+        child: Child | None = None,
+        begin: Callable[[], None] = lambda: None,
     ) -> None:
+        self.begin = begin
         self.identity = identity
         self.exit_code: int | None = None
         self.killed = False
@@ -180,7 +194,8 @@ class RunnerProcess:
     def _runner_alive(self) -> bool:
         if self._child is not None:
             self.exit_code = self._child.poll()
-            return self.exit_code is None
+            if self.exit_code is not None:
+                return False
         return is_alive(self.identity)
 
     def _end_leftovers(self, left: Sequence[ProcessIdentity], now: float) -> None:

@@ -62,8 +62,40 @@ class NewJob:
 
 
 @dataclass(frozen=True)
+class Watch:
+    """A job of another mediator, with the message that would bring it here."""
+
+    job: NewJob
+    source: Source
+
+
+@dataclass(frozen=True)
+class Control:
+    """A request about a job.
+
+    Attributes:
+        op: "cancel" or "retry".
+        job_id: the job.
+        source: the message it came with, as text; unique.
+    """
+
+    op: str
+    job_id: str
+    source: str
+
+
+@dataclass(frozen=True)
 class JobRecord:
-    """One row of the ledger's jobs table; times are ISO 8601 UTC."""
+    """One row of the ledger's jobs table; times are ISO 8601 UTC.
+
+    Attributes:
+        epoch: how often the job began under a new owner or anew on request, from 1; a higher one
+            fences lower ones out.
+        claimed: the status topic has shown that no other mediator was first; only then it runs.
+        failures: attempts that failed in a way that may heal.
+        not_before: Unix time before which it is not tried again, s.
+        cancel_reason: why it is to be cancelled; None while nobody asked.
+    """
 
     job_id: str
     op: str
@@ -84,6 +116,22 @@ class JobRecord:
     exit_code: int | None
     event_seq: int
     progress_offset: int
+    epoch: int
+    claimed: int
+    failures: int
+    not_before: float
+    cancel_reason: str | None
+    source_cluster: str
+    source_topic: str
+    source_partition: int
+    source_offset: int
+
+    @property
+    def source(self) -> Source:
+        """The message it came with."""
+        return Source(
+            self.source_cluster, self.source_topic, self.source_partition, self.source_offset
+        )
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 A job begins as RECEIVED inside the transaction that takes its message, and leaves it in the same
 transaction as QUEUED or REJECTED. INTERRUPTED is not an end: the runner has saved its work and the
 job is queued again. REJECTED is an end that only a new message under the same job id can leave, so
-that a corrected job may keep its name.
+that a corrected job may keep its name; FAILED, CANCELLED and TIMED_OUT are ends that only a request
+to retry can leave. Both begin a new epoch of the job, and an epoch has exactly one end.
 """
 
 from collections.abc import Mapping
@@ -39,11 +40,11 @@ TRANSITIONS: Mapping[JobState, frozenset[JobState]] = MappingProxyType(
         _S.RUNNING: frozenset(
             {_S.SUCCEEDED, _S.FAILED, _S.CANCELLED, _S.TIMED_OUT, _S.INTERRUPTED, _S.QUEUED}
         ),
-        _S.INTERRUPTED: frozenset({_S.QUEUED, _S.FAILED, _S.CANCELLED}),
+        _S.INTERRUPTED: frozenset({_S.QUEUED, _S.FAILED, _S.CANCELLED, _S.TIMED_OUT}),
         _S.SUCCEEDED: frozenset(),
-        _S.FAILED: frozenset(),
-        _S.CANCELLED: frozenset(),
-        _S.TIMED_OUT: frozenset(),
+        _S.FAILED: frozenset({_S.RECEIVED}),
+        _S.CANCELLED: frozenset({_S.RECEIVED}),
+        _S.TIMED_OUT: frozenset({_S.RECEIVED}),
     }
 )
 

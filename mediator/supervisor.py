@@ -15,8 +15,9 @@ from mediator.errors import LedgerWriteError, RunnerStartError
 from mediator.events import EventKind
 from mediator.job_folder import prepare
 from mediator.ledger import Ledger
+from mediator.limits import Limits, Watchdog, cap_log, unix_time
 from mediator.proc import tree_of
-from mediator.process import RunnerCommand, RunnerProcess, clean_environment, start_runner
+from mediator.process import Launch, RunnerCommand, RunnerProcess, clean_environment, start_runner
 from mediator.progress import ProgressTail, ProgressThinner, Report
 from mediator.records import JobRecord
 from mediator.scheduler import plan
@@ -26,20 +27,38 @@ from mediator.verdict import Ending, Verdict, judge
 
 MAX_INTERRUPTIONS = 20
 STUCK_AFTER_S = 30.0
+END_GRACE_S = 10.0
+LOOK_EVERY_S = 1.0
 _log = logging.getLogger("mediator")
 
 
 @dataclass
 class Run:
-    """One running job: its process, its slot, and what of its progress was told."""
+    """One running job: its process, its slot, and what of its progress was told.
+
+    Attributes:
+        job_id: the job.
+        slot: the slot's name.
+        process: its process.
+        tail: reads its progress.
+        watchdog: tells when it is out of time.
+        thinner: what of the progress is told.
+        asked_to_stop: the mediator stops, and this run with it.
+        kill_due: when it is killed, monotonic seconds.
+        end_as: the state it was made to end in, and why.
+        given_up: another mediator has the job; nothing is told of this run.
+    """
 
     job_id: str
     slot: str
     process: RunnerProcess
     tail: ProgressTail
+    watchdog: Watchdog
     thinner: ProgressThinner = field(default_factory=ProgressThinner)
     asked_to_stop: bool = False
     kill_due: float | None = None
+    end_as: tuple[JobState, str] | None = None
+    given_up: bool = False
 
 
 class Supervisor:
@@ -49,6 +68,8 @@ class Supervisor:
         ledger: open for writing.
         slots: every slot there is.
         command: how runners are started.
+        limits: how long jobs may take, and what is tried again.
+        launch: starts a runner; the warm spawner's, or a cold start.
         clock: monotonic seconds.
     """
 
@@ -57,12 +78,18 @@ class Supervisor:
         ledger: Ledger,
         slots: Sequence[Slot],
         command: RunnerCommand,
+        limits: Limits | None = None,
+        launch: Launch = start_runner,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._ledger = ledger
         self._slots = SlotPool(slots)
         self._command = command
+        self._limits = limits or Limits()
+        self._launch = launch
         self._clock = clock
+        self.may_start = True
+        self._next_look = 0.0
         self._runs: dict[str, Run] = {}
         self._look_for_work = True
         self._stopping = False
@@ -80,18 +107,69 @@ class Supervisor:
         """Follow the running jobs and start what can be started."""
         for run in list(self._runs.values()):
             self._follow(run)
-        if self._look_for_work and not self._stopping:
+        due = self._clock() >= self._next_look
+        if due or self._look_for_work:
+            self._next_look = self._clock() + LOOK_EVERY_S
+            self._look_around()
+        if self._look_for_work and not self._stopping and self.may_start:
             self._start_what_can_start()
             self._look_for_work = False
+
+    def _look_around(self) -> None:
+        """Cancel what is to be cancelled, and end what is out of time or talks too much."""
+        for job_id in self._ledger.to_cancel():
+            job = self._ledger.job(job_id)
+            if job is not None:
+                self._end_job(job_id, JobState.CANCELLED, job.cancel_reason or "cancelled")
+        if self._limits.wait_s is not None:
+            for job_id in self._ledger.waiting_since(time.time() - self._limits.wait_s):
+                reason = f"waited for longer than {self._limits.wait_s:g} s (--wait-limit-s)"
+                self._end_job(job_id, JobState.TIMED_OUT, reason)
+        for run in list(self._runs.values()):
+            if (reason := run.watchdog.overdue()) is not None and run.end_as is None:
+                self._end_job(run.job_id, JobState.TIMED_OUT, reason)
+            if cap_log(self._folder(run.job_id).runner_log, self._limits.log_bytes):
+                _log.warning("job %s: runner.log was over %d bytes; its middle was cut",
+                             run.job_id, self._limits.log_bytes)  # fmt: skip
+        if self._ledger.resting_until(time.time()):
+            self._look_for_work = True
+
+    def _end_job(self, job_id: str, state: JobState, reason: str) -> None:
+        """End an unfinished job: at once where nothing runs, else through its processes' end."""
+        run = self._runs.get(job_id)
+        if run is None:
+            self._settle(job_id, Verdict(state, reason), None)
+        elif run.end_as is None:
+            run.end_as = (state, reason)
+            self._push(run, END_GRACE_S)
+            _log.info("job %s: asked to stop (%s)", job_id, reason)
+
+    def relinquish(self, job_id: str) -> None:
+        """Give a job up that another mediator has taken: end its processes and tell nothing."""
+        run = self._runs.get(job_id)
+        if run is None:
+            self._ledger.give_up(job_id)
+        elif not run.given_up:
+            run.given_up = True
+            self._push(run, 0.0)
+
+    def detach(self) -> None:
+        """Start no other job and leave the running ones alone; the next start finds them again."""
+        self._stopping = True
+        for run in self._runs.values():
+            _log.info("job %s: left running", run.job_id)
+
+    def _push(self, run: Run, grace_s: float) -> None:
+        now = self._clock()
+        run.kill_due = now + grace_s
+        run.process.ask_to_stop(now, grace_s)
 
     def stop(self, grace_s: float) -> None:
         """Ask every runner to save its work and end; start no other."""
         self._stopping = True
-        now = self._clock()
         for run in self._runs.values():
             run.asked_to_stop = True
-            run.kill_due = now + grace_s
-            run.process.ask_to_stop(now, grace_s)
+            self._push(run, grace_s)
             _log.info("job %s: asked to stop, grace %g s", run.job_id, grace_s)
 
     # --- after a restart -------------------------------------------------------------------
@@ -109,7 +187,8 @@ class Supervisor:
         tree = tree_of(job.process, token)
         if tree:
             process = RunnerProcess(job.process or min(tree, key=lambda p: p.start_ticks), token)
-            run = self._new_run(job.job_id, job.slot or "", process, job.progress_offset)
+            began = unix_time(job.started_at)
+            run = self._new_run(job.job_id, job.slot or "", process, job.progress_offset, began)
             pids = ", ".join(str(member.pid) for member in tree)
             _log.info("job %s: found running (pid %s) and taken up again", run.job_id, pids)
             return
@@ -133,8 +212,15 @@ class Supervisor:
         if not gone:
             self._warn_if_stuck(run, now)
             return
-        ending = Ending(run.process.exit_code, run.asked_to_stop, run.process.killed)
-        self._settle(run.job_id, judge(self._folder(run.job_id), ending), ending.exit_code)
+        if run.given_up:
+            self._ledger.give_up(run.job_id)
+        else:
+            stopped = run.asked_to_stop or run.end_as is not None
+            ending = Ending(run.process.exit_code, stopped, run.process.killed)
+            verdict = judge(self._folder(run.job_id), ending)
+            if run.end_as is not None and verdict.state is not JobState.SUCCEEDED:
+                verdict = Verdict(run.end_as[0], run.end_as[1])
+            self._settle(run.job_id, verdict, ending.exit_code)
         del self._runs[run.job_id]
         self._slots.give_back(run.slot)
         self._look_for_work = True
@@ -144,6 +230,7 @@ class Supervisor:
         reports: list[Report] = run.tail.read_new()
         while last and reports and (more := run.tail.read_new()):
             reports += more
+        run.watchdog.see(reports)
         told = run.thinner.pass_on(reports, now) + (run.thinner.release() if last else [])
         if not told:
             return
@@ -163,6 +250,10 @@ class Supervisor:
                        run.job_id, run.slot)  # fmt: skip
 
     def _settle(self, job_id: str, verdict: Verdict, exit_code: int | None) -> None:
+        job = self._ledger.job(job_id) if verdict.may_heal else None
+        if job is not None and job.failures + 1 < self._limits.max_attempts:
+            self._try_again(job, verdict, exit_code)
+            return
         self._ledger.move(
             job_id,
             verdict.state,
@@ -176,6 +267,18 @@ class Supervisor:
         if verdict.state is JobState.INTERRUPTED and not self._stopping:
             job = self._ledger.job(job_id)
             self._queue_again(job_id, 0 if job is None else job.attempt)
+
+    def _try_again(self, job: JobRecord, verdict: Verdict, exit_code: int | None) -> None:
+        pause_s = self._limits.pause_s(job.failures + 1)
+        reason = f"attempt {job.attempt} failed ({verdict.reason}); tried again in {pause_s:g} s"
+        with self._ledger.transaction():
+            self._ledger.put_off(job.job_id, time.time() + pause_s)
+            if job.state is JobState.RUNNING:
+                self._ledger.move(job.job_id, JobState.INTERRUPTED, reason=reason,
+                                  exit_code=exit_code, data=verdict.data)  # fmt: skip
+            self._ledger.move(job.job_id, JobState.QUEUED, reason=reason)
+        _log.warning("job %s: %s", job.job_id, reason)
+        self._look_for_work = True
 
     def _queue_again(self, job_id: str, attempts: int) -> None:
         if attempts >= MAX_INTERRUPTIONS:
@@ -193,13 +296,15 @@ class Supervisor:
         ops = [op for op, pool in POOL_OF_OP.items() if free[pool] > 0]
         if not ops:
             return
-        chosen = plan(self._ledger.waiting(ops), free, self._ledger.state_of)
+        ready = self._ledger.startable(ops, sum(free.values()), time.time())
+        chosen = plan(ready, free, self._ledger.state_of)
         for job_id, reason in chosen.fail:
             self._settle(job_id, Verdict(JobState.FAILED, reason), None)
         for job_id in chosen.start:
             self._start(job_id)
-        # a job that failed here may be the one another waits for
-        if chosen.fail:
+        # a job that failed here may be the one another waits for, and of one pool's jobs at the
+        # head of the queue there may be more than slots
+        if chosen.fail or (chosen.start and len(chosen.start) < sum(free.values())):
             self._start_what_can_start()
 
     def _start(self, job_id: str) -> None:
@@ -217,23 +322,26 @@ class Supervisor:
         token = uuid.uuid4().hex
         attempt = self._ledger.begin_run(job_id, slot.name, token)
         try:
-            process = start_runner(
+            process = self._launch(
                 self._command.for_job(folder.job_json),
                 clean_environment(token, slot.cuda_devices),
                 self._command.project_root,
                 folder.runner_log,
             )
         except RunnerStartError as error:
-            self._settle(job_id, Verdict(JobState.FAILED, str(error)), None)
+            self._settle(job_id, Verdict(JobState.FAILED, str(error), may_heal=True), None)
             return
-        run = self._new_run(job_id, slot.name, process, 0)
-        if process.identity is not None:
-            self._ledger.record_process(job_id, process.identity)
-            _log.info("job %s: running (attempt %d, slot %s, pid %d)",
-                      run.job_id, attempt, slot.name, process.identity.pid)  # fmt: skip
+        run = self._new_run(job_id, slot.name, process, 0, time.time())
+        self._ledger.record_process(job_id, process.identity)
+        process.begin()
+        _log.info("job %s: running (attempt %d, slot %s, pid %d)",
+                  run.job_id, attempt, slot.name, process.identity.pid)  # fmt: skip
 
-    def _new_run(self, job_id: str, slot: str, process: RunnerProcess, offset: int) -> Run:
-        run = Run(job_id, slot, process, ProgressTail(self._folder(job_id).progress, offset))
+    def _new_run(
+        self, job_id: str, slot: str, process: RunnerProcess, offset: int, began: float
+    ) -> Run:
+        tail = ProgressTail(self._folder(job_id).progress, offset)
+        run = Run(job_id, slot, process, tail, Watchdog(self._limits, began))
         self._runs[job_id] = run
         self._slots.take(slot)
         return run

@@ -16,6 +16,7 @@ from configs.exit_codes import ExitCode
 from mediator.states import JobState
 
 _READ_LIMIT_BYTES = 4 * 1024 * 1024
+_HEALING = (ExitCode.PORT_IN_USE, ExitCode.DISK_FULL)
 _GONE = "mediator restarted; runner gone"
 
 
@@ -37,11 +38,19 @@ class Ending:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The state a job goes to, the reason in one line (None for success), and the event's data."""
+    """What becomes of a job.
+
+    Attributes:
+        state: the state it goes to.
+        reason: why, in one line; None for success.
+        data: the event's data.
+        may_heal: the same job may succeed if it is tried again.
+    """
 
     state: JobState
     reason: str | None
     data: dict[str, Any] = field(default_factory=dict)
+    may_heal: bool = False
 
 
 def judge(folder: JobFolder, ending: Ending) -> Verdict:
@@ -63,7 +72,15 @@ def judge(folder: JobFolder, ending: Ending) -> Verdict:
         how = "killed after its grace" if ending.killed else "ended before it saved its work"
         return Verdict(JobState.INTERRUPTED, f"asked to stop; {how}")
     reason = _message_of(failure) or _meaning_of(code)
-    return Verdict(JobState.FAILED, reason, {} if failure is None else {"failure": failure})
+    data = {} if failure is None else {"failure": failure}
+    return Verdict(JobState.FAILED, reason, data, _may_heal(failure, code))
+
+
+def _may_heal(failure: dict[str, Any] | None, code: int | None) -> bool:
+    """Tell whether trying again can help: never for what lies in the job or its data."""
+    if failure is not None:
+        return _kind_of(failure) in {kind.kind for kind in _HEALING}
+    return code is None or code < 0 or code in _HEALING
 
 
 def _told_of(result: dict[str, Any]) -> dict[str, Any]:

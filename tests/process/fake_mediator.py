@@ -7,9 +7,14 @@ from configs import Roots
 from kafka_utils.errors import KafkaUtilsError
 from mediator.assembly import Settings, serve
 from mediator.errors import MediatorError
+from mediator.limits import Limits
 from mediator.slots import make_slots
 
 FAKE_RUNNER = (sys.executable, str(Path(__file__).with_name("fake_runner.py")))
+
+
+def _seconds(options: dict[str, str], name: str) -> float | None:
+    return float(options[name]) if name in options else None
 
 
 def main() -> int:
@@ -25,6 +30,16 @@ def main() -> int:
         broker_wait_s=float(options["broker_wait_s"]) if "broker_wait_s" in options else None,
         cleanup="cleanup" in options,
         grace_s=float(options.get("grace_s", 5)),
+        lease_s=float(options["lease_s"]) if "lease_s" in options else None,
+        limits=Limits(
+            wait_s=_seconds(options, "wait_s"),
+            run_s=_seconds(options, "run_s"),
+            progress_s=_seconds(options, "progress_s"),
+            max_attempts=int(options.get("max_attempts", 1)),
+            backoff_s=0.05,
+            log_bytes=int(options.get("log_bytes", 10**6)),
+        ),
+        detach="detach" in options,
     )
     try:
         serve(settings, FAKE_RUNNER)

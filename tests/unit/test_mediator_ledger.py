@@ -72,10 +72,17 @@ def test_an_event_has_the_agreed_shape(ledger: Ledger) -> None:
     event = json.loads(entry.payload)
     assert entry.key == "a"
     assert list(event) == [
-        "job_id", "seq", "time", "kind", "state", "op", "attempt", "reason", "data",
+        "job_id", "seq", "time", "kind", "state", "op", "attempt", "epoch", "reason",
+        "mediator", "jobs_topic", "spec_sha256", "source", "data",
     ]  # fmt: skip
     assert (event["seq"], event["kind"], event["state"]) == (1, "state", "queued")
-    assert event["data"]["spec"] == {"job_id": "a"}
+    assert (event["spec_sha256"], event["source"]) == ("hash of a", "cluster/jobs/0/0")
+    assert event["data"] == {}
+    whole = json.loads(ledger.unsent(0, 2)[1].payload)
+    assert list(whole) == [
+        "job_id", "seq", "time", "kind", "state", "op", "attempt", "epoch", "reason", "data",
+    ]  # fmt: skip
+    assert whole["data"]["spec"] == {"job_id": "a"}
 
 
 def test_progress_goes_to_the_event_topic_only_and_holds_no_nan(ledger: Ledger) -> None:
@@ -148,8 +155,11 @@ def test_jobs_wait_in_order(ledger: Ledger) -> None:
     ledger.accept(source(1), job("b"))
     ledger.accept(source(2), NewJob("c", "train", "{}", "h", priority=1))
     ledger.accept(source(3), NewJob("v", "view", "{}", "h"))
-    assert [w.job_id for w in ledger.waiting(["train", "eval"])] == ["c", "a", "b"]
-    assert [w.job_id for w in ledger.waiting(["view"])] == ["v"]
+    assert ledger.startable(["train", "eval"], 9, 0.0) == []
+    ledger.mark_claimed([(name, 1) for name in "abcv"])
+    assert [w.job_id for w in ledger.startable(["train", "eval"], 9, 0.0)] == ["c", "a", "b"]
+    assert [w.job_id for w in ledger.startable(["train", "eval"], 2, 0.0)] == ["c", "a"]
+    assert [w.job_id for w in ledger.startable(["view"], 9, 0.0)] == ["v"]
 
 
 def test_sent_entries_are_not_given_again(ledger: Ledger) -> None:

@@ -44,6 +44,10 @@ class Broker:
             self.got.append(key)
         self.waiting.append((answer, on_delivery))
 
+    def positions(self) -> dict[tuple[str, int], int]:
+        """Know of no offsets."""
+        return {}
+
     def poll(self, timeout_s: float = 0.0) -> int:
         """Answer everything that is not silent."""
         del timeout_s

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from mediator.errors import TransitionError
-from mediator.events import DeadLetter, Topics
+from mediator.events import EPOCH_STRIDE, DeadLetter, Topics
 from mediator.ledger import Ledger
 from mediator.records import NewJob, Source
 from mediator.states import ENDED, TRANSITIONS, JobState, check_transition
@@ -34,10 +34,10 @@ def test_only_listed_changes_are_allowed(old: JobState, new: JobState) -> None:
 
 
 def test_an_end_is_an_end() -> None:
-    """No ended state can be left, except that a refused job's name may be used again."""
-    for state in ENDED - {JobState.REJECTED}:
-        assert TRANSITIONS[state] == frozenset()
-    assert TRANSITIONS[JobState.REJECTED] == {JobState.RECEIVED}
+    """Success is final; the other ends can only be left by beginning anew."""
+    assert TRANSITIONS[JobState.SUCCEEDED] == frozenset()
+    for state in ENDED - {JobState.SUCCEEDED}:
+        assert TRANSITIONS[state] == {JobState.RECEIVED}
 
 
 def test_every_state_can_reach_an_end() -> None:
@@ -58,6 +58,7 @@ class JobLife(RuleBasedStateMachine):
         self.ledger = Ledger(Path(self.folder.name), Topics("s", "e", "d"))
         self.ledger.accept(Source("c", "t", 0, 0), NewJob("j", "train", "{}", "h"))
         self.told = [JobState.QUEUED]
+        self.epoch = 1
 
     def teardown(self) -> None:
         """Remove the ledger."""
@@ -67,12 +68,25 @@ class JobLife(RuleBasedStateMachine):
     @rule(state=STATES)
     def ask(self, state: JobState) -> None:
         """Ask for any change."""
+        if state is JobState.RECEIVED:
+            return  # only a new message or a request to retry begins a job
         if state in TRANSITIONS[self.told[-1]]:
             self.ledger.move("j", state, reason="because")
             self.told.append(state)
         else:
             with pytest.raises(TransitionError):
                 self.ledger.move("j", state)
+
+    @rule()
+    def retry(self) -> None:
+        """Ask to run it anew: only a job that ended without success begins another epoch."""
+        if self.told[-1] in ENDED - {JobState.SUCCEEDED}:
+            self.ledger.retry("j")
+            self.told.append(JobState.QUEUED)
+            self.epoch += 1
+        else:
+            with pytest.raises(TransitionError):
+                self.ledger.retry("j")
 
     @rule()
     def refuse_something_else(self) -> None:
@@ -88,10 +102,14 @@ class JobLife(RuleBasedStateMachine):
         """Events count without gaps; at most one tells an end; the last is the ledger's state."""
         entries = [e for e in self.ledger.unsent(0, 10**6) if e.topic == "e"]
         events = [json.loads(e.payload) for e in entries]
-        assert [e["seq"] for e in events] == list(range(1, len(events) + 1))
-        states = [e["state"] for e in events if e["kind"] == "state"]
-        assert states == self.told
-        assert sum(state in ENDED for state in states) <= 1
+        for epoch in range(1, self.epoch + 1):
+            numbers = [e["seq"] for e in events if e["epoch"] == epoch]
+            first = (epoch - 1) * EPOCH_STRIDE + 1
+            assert numbers == list(range(first, first + len(numbers)))
+            states = [e["state"] for e in events if (e["kind"], e["epoch"]) == ("state", epoch)]
+            assert sum(state in ENDED for state in states) <= 1
+        assert [e["state"] for e in events if e["kind"] == "state"] == self.told
+        assert [row["state"] for row in self.ledger.history("j")] == self.told
         assert self.ledger.state_of("j") == self.told[-1]
 
 

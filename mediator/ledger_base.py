@@ -1,0 +1,83 @@
+"""Owns the ledger's connection: whole transactions or none, and errors that name the mend.
+
+One connection, one thread. A transaction may be taken inside another one: it is then part of it,
+so that a burst of messages costs one wait for the disk.
+"""
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from mediator.errors import LedgerWriteError
+from mediator.events import Topics
+from mediator.ledger_file import LEDGER_NAME, damage_named, open_for_reading, open_for_writing
+
+
+class LedgerBase:
+    """The connection that every part of the ledger shares.
+
+    Args:
+        log_root: the folder it lies in; its lock must be held (`ledger_file.hold_lock`) to write.
+        topics: where events and dead letters go.
+        read_only: open it beside a running mediator, to look only.
+    """
+
+    def __init__(self, log_root: Path, topics: Topics, *, read_only: bool = False) -> None:
+        self._path = log_root / LEDGER_NAME
+        self._topics = topics
+        self._depth = 0
+        self._connection = open_for_reading(log_root) if read_only else open_for_writing(log_root)
+        self._connection.row_factory = sqlite3.Row
+        facts = self._rows("SELECT value FROM facts WHERE name='mediator'")
+        self.mediator = str(facts[0]["value"])
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Make everything inside one durable change, or none of it.
+
+        Raises:
+            LedgerWriteError: rolled back (disk full, read-only); it may be tried again.
+            LedgerCorruptError: the file is damaged.
+        """
+        point = f"inner{self._depth}" if self._depth else None
+        with damage_named(self._path):
+            try:
+                self._connection.execute(f"SAVEPOINT {point}" if point else "BEGIN IMMEDIATE")
+                self._depth += 1
+                try:
+                    yield
+                finally:
+                    self._depth -= 1
+                self._connection.execute(f"RELEASE {point}" if point else "COMMIT")
+            except sqlite3.OperationalError as error:
+                self._roll_back(point)
+                raise LedgerWriteError(
+                    f"{self._path}: cannot be written ({error}); free space on its disk or mend "
+                    "its permissions, and the mediator goes on by itself"
+                ) from None
+            except BaseException:
+                self._roll_back(point)
+                raise
+
+    def _rows(self, query: str, values: Sequence[Any] = ()) -> list[sqlite3.Row]:
+        with damage_named(self._path):
+            try:
+                return self._connection.execute(query, values).fetchall()
+            except sqlite3.OperationalError as error:
+                raise LedgerWriteError(f"{self._path}: cannot be read ({error})") from None
+
+    def _roll_back(self, point: str | None) -> None:
+        # a full disk may have ended the whole transaction already
+        if not self._connection.in_transaction:
+            return
+        if point is None:
+            self._connection.execute("ROLLBACK")
+        else:
+            self._connection.execute(f"ROLLBACK TO {point}")
+            self._connection.execute(f"RELEASE {point}")

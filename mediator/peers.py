@@ -1,0 +1,167 @@
+"""Owns the memory that mediators share: what the status topic says of jobs and of each other.
+
+The topic has one order, the same for everyone, and that decides whose a job is: the higher epoch,
+and within an epoch whoever was first. Reading it from its beginning gives every mediator the same
+answer, without a protocol between them.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from mediator.records import Control
+from mediator.states import ENDED, JobState
+
+MEDIATOR_KEY = "mediator/"
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A job as the status topic has it."""
+
+    epoch: int
+    mediator: str
+    state: JobState
+    attempt: int
+    spec_sha256: str
+    source: str
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has come to its end."""
+        return self.state in ENDED
+
+
+@dataclass(frozen=True)
+class Told:
+    """What one record of the status topic says.
+
+    Attributes:
+        job_id: the job it changed the memory of, or None.
+        control: a request about a job, or None.
+    """
+
+    job_id: str | None = None
+    control: Control | None = None
+
+
+@dataclass
+class _Peer:
+    heard_at: float
+    left: bool = False
+    ready_on: str = ""
+
+
+class SharedMemory:
+    """What is known of the jobs of one jobs topic, and of the mediators that serve it.
+
+    Args:
+        me: this mediator's id.
+        jobs_topic: the topic; records about other topics' jobs are left alone.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self, me: str, jobs_topic: str, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.me = me
+        self._topic = jobs_topic
+        self._clock = clock
+        self._jobs: dict[str, Known] = {}
+        self._peers: dict[str, _Peer] = {}
+
+    def begin_anew(self) -> None:
+        """Forget the jobs, before the topic is read from its beginning; peers get a new lease."""
+        self._jobs.clear()
+        now = self._clock()
+        self._peers = {name: replace(peer, heard_at=now) for name, peer in self._peers.items()}
+
+    def known(self, job_id: str) -> Known | None:
+        """Give a job as the topic has it."""
+        return self._jobs.get(job_id)
+
+    def peers(self) -> tuple[str, ...]:
+        """Give the other mediators that have not said goodbye."""
+        return tuple(name for name, peer in self._peers.items() if not peer.left)
+
+    def is_gone(self, mediator: str, lease_s: float) -> bool:
+        """Tell whether a mediator said goodbye or was silent for longer than its lease."""
+        peer = self._peers.setdefault(mediator, _Peer(self._clock()))
+        return peer.left or self._clock() - peer.heard_at > lease_s
+
+    def is_ready_on(self, mediator: str, cluster_id: str) -> bool:
+        """Tell whether a mediator has told its jobs to this cluster."""
+        peer = self._peers.get(mediator)
+        return peer is not None and (peer.left or peer.ready_on == cluster_id)
+
+    def expect(self, mediator: str) -> None:
+        """Know of a mediator before it is heard."""
+        self._peers.setdefault(mediator, _Peer(self._clock()))
+
+    def read(self, key: bytes | None, value: bytes | None) -> Told:
+        """Take the next record of the status topic."""
+        record = _object(value)
+        if record is None or record.get("jobs_topic") != self._topic:
+            return Told()
+        sender = str(record.get("mediator"))
+        if sender != self.me:
+            self._hear(sender, record)
+        kind = record.get("kind")
+        if kind == "control":
+            return Told(control=_control(record))
+        if kind != "state" or key is None:
+            return Told()
+        return Told(job_id=self._learn(str(record.get("job_id")), sender, record))
+
+    def _hear(self, sender: str, record: dict[str, Any]) -> None:
+        peer = self._peers.setdefault(sender, _Peer(self._clock()))
+        peer.heard_at = self._clock()
+        if record.get("kind") == "mediator":
+            peer.left = bool(record.get("left"))
+            peer.ready_on = str(record.get("cluster_id"))
+
+    def _learn(self, job_id: str, sender: str, record: dict[str, Any]) -> str | None:
+        try:
+            new = Known(
+                int(record["epoch"]),
+                sender,
+                JobState(record["state"]),
+                int(record["attempt"]),
+                str(record["spec_sha256"]),
+                str(record["source"]),
+            )
+        except (KeyError, TypeError, ValueError):
+            return None
+        old = self._jobs.get(job_id)
+        if old is not None and not _prevails(new, old):
+            return job_id if sender == self.me else None
+        self._jobs[job_id] = new
+        return job_id
+
+
+def _prevails(new: Known, old: Known) -> bool:
+    if new.epoch != old.epoch:
+        return new.epoch > old.epoch
+    if new.mediator == old.mediator:
+        return True
+    # Only the first may go beyond waiting, so a record that does shows who was first where the
+    # broker has dropped the beginning of the topic.
+    waiting = (JobState.QUEUED, JobState.RECEIVED)
+    return old.state in waiting and new.state not in waiting
+
+
+def _control(record: dict[str, Any]) -> Control | None:
+    op, job_id, source = (record.get(name) for name in ("op", "job_id", "source"))
+    if op in ("cancel", "retry") and isinstance(job_id, str) and isinstance(source, str):
+        return Control(op, job_id, source)
+    return None
+
+
+def _object(value: bytes | None) -> dict[str, Any] | None:
+    try:
+        record = json.loads(value or b"null")
+    except (ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) else None

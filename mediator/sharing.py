@@ -1,0 +1,305 @@
+"""Owns living with other mediators: whose a job is, taking over from the dead, giving way.
+
+What is promised, several mediators in one consumer group, each with a log root of its own:
+
+- A job is run by the mediator whose claim (its `queued` event) came first on the status topic; it
+  starts only after that mediator has read its own claim there. Two copies of a message on two
+  partitions therefore run once.
+- Kafka's group membership says who reads a partition. Nothing is committed beyond the lowest offset
+  whose job has not ended, so whoever gets a partition reads its unfinished jobs again, finds them
+  on the status topic under their owner, and watches them.
+- A mediator is gone when it said goodbye (a clean stop) or when nothing of it came on the status
+  topic for its lease (10 s embedded broker, 60 s others; it beats four times a lease while it has
+  unfinished jobs). Then the watcher claims its jobs under the next epoch. They begin anew, from
+  their last checkpoint where `checkpoint_path` names one on shared storage.
+- A mediator that was merely cut off or paused reads the status topic to its end before it publishes
+  anything again; a job with a higher epoch is no longer its own: the runner is ended and nothing of
+  it is told. One message that a paused client had handed to librdkafka already can still go out;
+  its `seq` is below one seen before, so it is void for every reader.
+- Cut off for longer than its lease, a mediator's runner may come to its end while another mediator
+  runs the job too: then two runs took place, and one is told of.
+- A broker that lost its log (an embedded one that was killed) gets the jobs' states told again, and
+  nobody takes new jobs before all mediators known within the last hour have done so, or a lease has
+  passed. Messages that no mediator had read are lost with it: their sender must publish them again.
+- Jobs that build on each other must reach the same mediator: publish them under the same key.
+"""
+
+import json
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable
+
+from configs.control import ControlRequest
+from configs.parse import parse_message
+from kafka_utils.consumer import Message
+from kafka_utils.errors import KafkaDeliveryError, KafkaQueueFullError
+from mediator.broker_link import Line
+from mediator.intake import Intake
+from mediator.ledger import Ledger
+from mediator.peers import MEDIATOR_KEY, SharedMemory
+from mediator.records import Control
+from mediator.states import ENDED, JobState
+from mediator.supervisor import Supervisor
+from mediator.text import utc_now
+
+EMBEDDED_LEASE_S, LEASE_S = 10.0, 60.0
+READ_BURST = 2000
+LOOK_EVERY_S = 1.0
+NOTE_PEERS_EVERY_S = 30.0
+_log = logging.getLogger("mediator")
+
+
+class Sharing:
+    """Keeps this mediator's jobs its own, and those of the dead from being lost.
+
+    Args:
+        ledger: open for writing.
+        memory: what the status topic says.
+        intake: takes jobs over.
+        supervisor: runs jobs.
+        lease_s: silence after which a mediator is gone, s; None for the broker's default.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        memory: SharedMemory,
+        intake: Intake,
+        supervisor: Supervisor,
+        lease_s: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._ledger = ledger
+        self._memory = memory
+        self._intake = intake
+        self._supervisor = supervisor
+        self._wished_lease_s = lease_s
+        self._clock = clock
+        self._lease_s = lease_s or LEASE_S
+        self._line: Line | None = None
+        self._caught_up = False
+        self._told_all = False
+        self._settled = True
+        self._settle_until = 0.0
+        self._in_touch_at: float | None = None
+        self._next_look = 0.0
+        self._next_beat = 0.0
+        self._next_note = 0.0
+        self._company: set[str] = set()
+        for mediator in ledger.late_peers() - {ledger.mediator}:
+            memory.expect(mediator)
+        supervisor.may_start = not memory.peers()
+
+    def without_line(self) -> None:
+        """Note that there is no broker: with others about, nothing new starts after a lease."""
+        if self._memory.peers() and self._in_touch_at is not None:
+            silent_s = self._clock() - self._in_touch_at
+            self._supervisor.may_start = silent_s < self._lease_s
+
+    def pump(self, line: Line) -> bool:
+        """Read what is new on the status topic and act on it.
+
+        Returns:
+            True when messages may be taken and events published.
+        """
+        if line is not self._line:
+            self._begin(line)
+        late = self._in_touch_at is not None and (
+            self._clock() - self._in_touch_at > self._lease_s / 2
+        )
+        if late:
+            _log.warning("out of touch for a while; reading the status topic before going on")
+        self._read(line, to_end=late or not self._caught_up)
+        self._caught_up = self._caught_up or line.status.at_end()
+        if not self._caught_up:
+            return False
+        now = self._in_touch_at = self._clock()
+        if not self._supervisor.may_start:
+            self._supervisor.may_start = True
+            self._supervisor.wake()
+        self._beat(line, now)
+        if now >= self._next_look:
+            self._next_look = now + LOOK_EVERY_S
+            self._look_after_others(line, now)
+        return True
+
+    @property
+    def may_take(self) -> bool:
+        """Whether new jobs may be taken: every mediator has told a forgetful broker its jobs."""
+        return self._settled
+
+    def all_told(self) -> None:
+        """Note that nothing is owed to the broker, so this mediator's jobs are all there."""
+        if not self._told_all:
+            self._told_all = True
+            self._next_beat = 0.0
+
+    def say_goodbye(self, line: Line) -> None:
+        """Tell the others that they may have what is left here."""
+        if self._memory.peers():
+            self._send_beat(line, left=True)
+
+    # --- reading ----------------------------------------------------------------------------
+
+    def _begin(self, line: Line) -> None:
+        self._line = line
+        self._caught_up = self._told_all = False
+        embedded = line.settings.embedded
+        self._lease_s = self._wished_lease_s or (EMBEDDED_LEASE_S if embedded else LEASE_S)
+        self._memory.begin_anew()
+        before = self._ledger.cluster()
+        if before != line.cluster_id:
+            count = self._ledger.restate(line.cluster_id)
+            if before is not None:
+                _log.info(
+                    "another cluster than before: the states of %d jobs are told again", count
+                )
+            self._settled = before is None or not self._memory.peers()
+            self._settle_until = self._clock() + self._lease_s
+        self._next_look = self._next_beat = 0.0
+        self._in_touch_at = None
+
+    def _read(self, line: Line, *, to_end: bool) -> None:
+        changed: dict[str, None] = {}
+        controls: list[Control] = []
+        for _ in range(READ_BURST):
+            message = line.status.poll(0.02 if to_end and not line.status.at_end() else 0.0)
+            if message is None:
+                break
+            told = self._memory.read(message.key, message.value)
+            if told.job_id is not None:
+                changed[told.job_id] = None
+            if told.control is not None:
+                controls.append(told.control)
+        if not changed and not controls:
+            return
+        with self._ledger.transaction():
+            self._settle_claims(changed)
+            for control in controls:
+                self._ledger.note_control(control, line.settings.jobs_topic, None)
+        for control in controls:
+            self.apply_controls(control.job_id)
+
+    def _settle_claims(self, changed: dict[str, None]) -> None:
+        mine: list[tuple[str, int]] = []
+        for job_id in changed:
+            known = self._memory.known(job_id)
+            if known is None:
+                continue
+            if known.ended and known.mediator != self._memory.me:
+                self._ledger.unwatch(job_id)
+            job = self._ledger.job(job_id)
+            if job is None or known.epoch < job.epoch:
+                continue
+            if known.mediator == self._memory.me:
+                if not job.claimed and job.state not in ENDED and known.epoch == job.epoch:
+                    mine.append((job_id, job.epoch))
+            elif job.state in ENDED:
+                self._ledger.retract(job_id)
+            else:
+                _log.warning("job %s: mediator %s has it now (epoch %d, here %d); given up here",
+                             job_id, known.mediator, known.epoch, job.epoch)  # fmt: skip
+                self._supervisor.relinquish(job_id)
+        if mine:
+            self._ledger.mark_claimed(mine)
+            self._supervisor.wake()
+
+    # --- requests ---------------------------------------------------------------------------
+
+    def apply_controls_of(self, message: Message) -> None:
+        """Do what a message of the jobs topic asked for, without waiting to read it back."""
+        asked = parse_message(message.value or b"")
+        if isinstance(asked, ControlRequest):
+            self.apply_controls(asked.job_id)
+
+    def apply_controls(self, job_id: str) -> None:
+        """Do what was asked about a job that is here; one to come is cancelled when it comes."""
+        for control in self._ledger.open_controls(job_id):
+            job = self._ledger.job(job_id)
+            known = self._memory.known(job_id)
+            elsewhere = known is not None and known.mediator != self._memory.me
+            if job is None:
+                if control.op == "retry" or (elsewhere and known is not None and known.ended):
+                    self._ledger.close_control(control.source)
+                continue
+            with self._ledger.transaction():
+                self._ledger.close_control(control.source)
+                self._apply(control, job.state)
+        self._supervisor.wake()
+
+    def _apply(self, control: Control, state: JobState) -> None:
+        job_id = control.job_id
+        if control.op == "cancel" and state not in ENDED:
+            self._ledger.ask_cancel(job_id, f"cancelled by request {control.source}")
+        elif control.op == "retry" and state in ENDED - {JobState.SUCCEEDED, JobState.REJECTED}:
+            self._ledger.retry(job_id)
+            _log.info("job %s: queued anew on request", job_id)
+        else:
+            reason = f"request to {control.op}: the job is {state}; nothing is changed"
+            self._ledger.answer_control(job_id, reason)
+            _log.info("job %s: %s", job_id, reason)
+
+    # --- others -----------------------------------------------------------------------------
+
+    def _beat(self, line: Line, now: float) -> None:
+        if now < self._next_beat:
+            return
+        first = self._next_beat == 0.0
+        self._next_beat = now + self._lease_s / 4
+        if first or self._ledger.has_unfinished():
+            self._send_beat(line, left=False)
+
+    def _send_beat(self, line: Line, *, left: bool) -> None:
+        record = {
+            "kind": "mediator",
+            "mediator": self._memory.me,
+            "jobs_topic": line.settings.jobs_topic,
+            "time": utc_now(),
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "cluster_id": line.cluster_id if self._told_all else "",
+            "left": left,
+        }
+        try:
+            key = MEDIATOR_KEY + self._memory.me
+            line.producer.enqueue(
+                line.settings.status_topic, key, json.dumps(record).encode(), None, _unconcerned
+            )
+        except (KafkaQueueFullError, KafkaDeliveryError) as error:
+            _log.debug("no sign of life sent: %s", error)
+
+    def _look_after_others(self, line: Line, now: float) -> None:
+        for mediator in set(self._memory.peers()) - self._company:
+            _log.info("mediator %s serves topic %s too; jobs are shared by partition",
+                      mediator, line.settings.jobs_topic)  # fmt: skip
+        self._company = set(self._memory.peers())
+        if self._company and now >= self._next_note:
+            self._next_note = now + NOTE_PEERS_EVERY_S
+            self._ledger.note_peers(dict.fromkeys(self._company, time.time()))
+        if not self._settled:
+            waiting = [m for m in self._company if not self._is_settled(m, line.cluster_id)]
+            self._settled = not waiting or now >= self._settle_until
+        if self._settled:
+            self._take_over_orphans()
+
+    def _is_settled(self, mediator: str, cluster_id: str) -> bool:
+        return self._memory.is_ready_on(mediator, cluster_id)
+
+    def _take_over_orphans(self) -> None:
+        for watch in self._ledger.watches():
+            known = self._memory.known(watch.job.job_id)
+            if known is not None and known.ended:
+                self._ledger.unwatch(watch.job.job_id)
+            elif known is None or (
+                known.mediator != self._memory.me
+                and self._memory.is_gone(known.mediator, self._lease_s)
+            ):
+                self._intake.take_over(watch, known)
+
+
+def _unconcerned(reason: str | None) -> None:
+    if reason is not None:
+        _log.debug("a sign of life was not delivered: %s", reason)
