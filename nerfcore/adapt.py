@@ -87,8 +87,7 @@ class Adapter:
         self._points = new_points
         self._initial = [{n: v.clone() for n, v in p.items()} for p in scene.experts]
         self._initial_background = {n: v.clone() for n, v in scene.background.items()}
-        grid = scene.occupancy
-        self._initial_cells = grid.allowed.copy(), grid.occupied.copy(), grid.opacity.copy()
+        self._initial_cells = scene.occupancy.state()
         self._begin()
 
     def _begin(self) -> None:
@@ -106,8 +105,7 @@ class Adapter:
         for parameters, initial in [*pairs, (self.scene.background, self._initial_background)]:
             for name, value in initial.items():
                 parameters[name].copy_(value)
-        grid = self.scene.occupancy
-        grid.allowed[:], grid.occupied[:], grid.opacity[:] = self._initial_cells
+        self.scene.occupancy.restore(self._initial_cells)
         self._begin()
 
     def step(self) -> StepResult:

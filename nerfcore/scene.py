@@ -22,8 +22,8 @@ from nerfcore.field.backends import make_tracer, resolve_device
 from nerfcore.field.parameters import Architecture, Parameters, initial_parameters
 from nerfcore.geometry.camera import Camera, Rendered
 from nerfcore.sampling.march import MarchScene
-from nerfcore.sampling.routing import build_routing
 from nerfcore.sampling.occupancy import OccupancyGrid, full_grid
+from nerfcore.sampling.routing import build_routing
 from nerfcore.settings import BackendName, ModelSettings, SamplingSettings
 from nerfcore.tracing.contract import Rays, TracedScene
 
@@ -76,6 +76,7 @@ class SceneModel:
         march = MarchScene(
             p.aabb, p.centroids, p.box_mins, p.box_maxs, p.boundary_margin,
             1 if p.cluster_2d else 0, self.routing, cells, grid.offsets, grid.dims,
+            grid.columns(use_occupancy=sampling.use_occupancy),
         )  # fmt: skip
         return TracedScene(march, sampling, self.settings, self.scale_m)
 
@@ -108,9 +109,7 @@ class SceneModel:
         Depth is NaN where opacity < 0.5.
         """
         rays = Rays(origins, directions, np.full(len(origins), 0.5, np.float32))
-        found = self.tracer.render(
-            self.traced(), self.experts, self.background, rays, max_samples
-        )
+        found = self.tracer.render(self.traced(), self.experts, self.background, rays, max_samples)
         rgb = self.shown_rgb(torch.from_numpy(found.rgb)).clamp(0.0, 1.0)
         solid = found.opacity >= 0.5
         depth_m = np.full(len(solid), np.nan, np.float32)

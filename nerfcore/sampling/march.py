@@ -16,6 +16,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from nerfcore.sampling.columns import Columns
 from nerfcore.sampling.routing import Routing
 
 MAX_OWNERS = 4
@@ -58,6 +59,7 @@ class MarchScene:
         routing: which experts may own a point, by place.
         cells: u8[total], occupancy of all experts' cells (0 = empty).
         cell_offsets: i64[K]; cell_dims: i32[K, 3], C order.
+        columns: the same cells as bits.
     """
 
     aabb: NDArray[np.float32]
@@ -70,6 +72,7 @@ class MarchScene:
     cells: NDArray[np.uint8]
     cell_offsets: NDArray[np.int64]
     cell_dims: NDArray[np.int32]
+    columns: Columns
 
 
 @numba.njit(inline="always")
@@ -89,29 +92,22 @@ def _box_interval(ox, oy, oz, dx, dy, dz, aabb, near, far):  # type: ignore[no-u
     return np.float32(start), np.float32(end)
 
 
-@numba.njit(cache=True, fastmath=True, error_model="numpy")
+@numba.njit(inline="always")
 def _owners_at(  # type: ignore[no-untyped-def]
-    x, y, z, aabb, table, table_dims, centroids, mins, maxs, margin, first, cells, offsets, dims,
-    ids, weights,
+    x, y, z, aabb, table, table_scale, table_dims, centroids, mins, maxs, scales, margin, first,
+    words, offsets, depths, dims, ids, weights,
 ):  # fmt: skip
     """Fill ids and weights; return (owner count, occupied)."""
-    place = 0
-    for axis in range(3):
-        value = x if axis == 0 else (y if axis == 1 else z)
-        unit = (value - aabb[0, axis]) / (aabb[1, axis] - aabb[0, axis])
-        index = min(max(int(unit * table_dims[axis]), 0), table_dims[axis] - 1)
-        place = place * table_dims[axis] + index
+    place = _cell(x, y, z, aabb[0], table_scale, table_dims)
     candidates = table[place]
     single = candidates.shape[0] == 1 or candidates[1] < 0
-    reach = np.float32(1e30)
+    nearest = np.float32(1e30)
     if not single:
-        nearest = np.float32(1e30)
         for c in range(candidates.shape[0]):
             k = candidates[c]
             if k < 0:
                 break
             nearest = min(nearest, _square(x, y, z, centroids, k, first))
-        reach = margin * np.sqrt(nearest)
     count = 0
     occupied = False
     total = np.float32(0.0)
@@ -122,28 +118,41 @@ def _owners_at(  # type: ignore[no-untyped-def]
         weight = np.float32(1.0)
         if not single:
             square = _square(x, y, z, centroids, k, first)
-            if square > reach * reach:
+            if square > margin * margin * nearest:
                 continue
             weight = np.float32(1e-6)
             if square > 0:
-                weight = max(weight, reach / np.sqrt(square) - np.float32(1.0))
-        ux = (x - mins[k, 0]) / (maxs[k, 0] - mins[k, 0])
-        uy = (y - mins[k, 1]) / (maxs[k, 1] - mins[k, 1])
-        uz = (z - mins[k, 2]) / (maxs[k, 2] - mins[k, 2])
-        if ux < 0 or uy < 0 or uz < 0 or ux >= 1 or uy >= 1 or uz >= 1:
+                weight = max(weight, margin * np.sqrt(nearest / square) - np.float32(1.0))
+        if (
+            x < mins[k, 0] or y < mins[k, 1] or z < mins[k, 2]
+            or x >= maxs[k, 0] or y >= maxs[k, 1] or z >= maxs[k, 2]
+        ):  # fmt: skip
             continue
         ids[count] = k
         weights[count] = weight
         total += weight
         count += 1
-        i = int(ux * dims[k, 0])
-        j = int(uy * dims[k, 1])
-        m = int(uz * dims[k, 2])
-        if cells[offsets[k] + (i * dims[k, 1] + j) * dims[k, 2] + m]:
+        i = min(max(int((x - mins[k, 0]) * scales[k, 0]), 0), dims[k, 0] - 1)
+        j = min(max(int((y - mins[k, 1]) * scales[k, 1]), 0), dims[k, 1] - 1)
+        m = min(max(int((z - mins[k, 2]) * scales[k, 2]), 0), dims[k, 2] - 1)
+        word = words[offsets[k] + (np.int64(j) * dims[k, 2] + m) * depths[k] + (i >> 6)]
+        if (word >> np.uint64(i & 63)) & np.uint64(1):
             occupied = True
-    for n in range(count):
-        weights[n] /= total
+    if count > 1 and occupied:
+        for n in range(count):
+            weights[n] /= total
+    elif count == 1:
+        weights[0] = np.float32(1.0)
     return count, occupied
+
+
+@numba.njit(inline="always")
+def _cell(x, y, z, low, scale, dims):  # type: ignore[no-untyped-def]
+    """Index of a point's cell in a box, C order."""
+    i = min(max(int((x - low[0]) * scale[0]), 0), dims[0] - 1)
+    j = min(max(int((y - low[1]) * scale[1]), 0), dims[1] - 1)
+    k = min(max(int((z - low[2]) * scale[2]), 0), dims[2] - 1)
+    return (np.int64(i) * dims[1] + j) * dims[2] + k
 
 
 @numba.njit(inline="always")
@@ -159,10 +168,11 @@ def _square(x, y, z, centroids, k, first):  # type: ignore[no-untyped-def]
 
 @numba.njit(parallel=True, cache=True, fastmath=True, error_model="numpy")
 def _march(  # type: ignore[no-untyped-def]
-    origins, directions, jitter, aabb, table, table_dims, centroids, mins, maxs, margin, first,
-    cells, offsets, dims, near, far, step, growth, cap, counts, ts, dts, owners, owner_weights,
+    origins, directions, jitter, aabb, table, table_scale, table_dims, centroids, mins, maxs,
+    scales, margin, first, words, offsets, depths, dims, near, far, step, growth, cap, counts, ts,
+    dts, owners, owner_weights,
 ):  # fmt: skip
-    """Write up to `cap` samples of every ray at ray * cap, and their number into counts[ray + 1]."""
+    """Write up to `cap` samples of ray r from r * cap on, and their number into counts[r + 1]."""
     chunk = 64
     rays = origins.shape[0]
     for part in numba.prange((rays + chunk - 1) // chunk):
@@ -182,8 +192,8 @@ def _march(  # type: ignore[no-untyped-def]
                     middle = t + jitter[r] * dt
                     owned, occupied = _owners_at(
                         ox + middle * dx, oy + middle * dy, oz + middle * dz, aabb, table,
-                        table_dims, centroids, mins, maxs, margin, first, cells, offsets, dims,
-                        ids, weights,
+                        table_scale, table_dims, centroids, mins, maxs, scales, margin, first,
+                        words, offsets, depths, dims, ids, weights,
                     )  # fmt: skip
                     t += max(dt, np.float32(1e-7) * max(t, np.float32(1.0)))
                     if not occupied:
@@ -251,10 +261,14 @@ def march(
     rays = len(origins)
     starts = np.zeros(rays + 1, np.int64)
     sparse = _buffers(rays * max_samples)
+    routing, columns = scene.routing, scene.columns
+    table_scale = (routing.dims / (scene.aabb[1] - scene.aabb[0])).astype(np.float32)
+    scales = (scene.cell_dims / (scene.box_maxs - scene.box_mins)).astype(np.float32)
     _march(
-        origins, directions, jitter, scene.aabb, scene.routing.candidates, scene.routing.dims,
-        scene.centroids, scene.box_mins, scene.box_maxs, np.float32(scene.margin),
-        scene.first_axis, scene.cells, scene.cell_offsets, scene.cell_dims, np.float32(near),
+        origins, directions, jitter, scene.aabb, routing.candidates, table_scale, routing.dims,
+        scene.centroids, scene.box_mins, scene.box_maxs, scales, np.float32(scene.margin),
+        scene.first_axis, columns.words, columns.offsets, columns.depths, scene.cell_dims,
+        np.float32(near),
         np.float32(far), np.float32(step), np.float32(growth), max_samples, starts, *sparse,
     )  # fmt: skip
     np.cumsum(starts, out=starts)
@@ -272,84 +286,3 @@ def _buffers(count: int):  # type: ignore[no-untyped-def]
         np.empty((count, MAX_OWNERS), np.int16),
         np.empty((count, MAX_OWNERS), np.float32),
     )
-
-
-@dataclass(frozen=True)
-class Entries:
-    """Entries (sample, expert) grouped by expert.
-
-    Attributes:
-        starts: i64[K + 1], entries of expert k are starts[k] .. starts[k + 1].
-        sample_ids: i64[E]; weights: f32[E].
-    """
-
-    starts: NDArray[np.int64]
-    sample_ids: NDArray[np.int64]
-    weights: NDArray[np.float32]
-
-
-@numba.njit(cache=True)
-def _group(owners, owner_weights, keep, starts, sample_ids, weights):  # type: ignore[no-untyped-def]
-    cursor = starts[:-1].copy()
-    for s in range(owners.shape[0]):
-        if not keep[s]:
-            continue
-        for n in range(owners.shape[1]):
-            k = owners[s, n]
-            if k < 0:
-                break
-            sample_ids[cursor[k]] = s
-            weights[cursor[k]] = owner_weights[s, n]
-            cursor[k] += 1
-
-
-@numba.njit(cache=True)
-def _count(owners, keep, counts):  # type: ignore[no-untyped-def]
-    for s in range(owners.shape[0]):
-        if keep[s]:
-            for n in range(owners.shape[1]):
-                if owners[s, n] < 0:
-                    break
-                counts[owners[s, n] + 1] += 1
-
-
-def group_by_expert(samples: Samples, experts: int, keep: NDArray[np.bool_] | None) -> Entries:
-    """Group the entries of the kept samples (all, if `keep` is None) by expert."""
-    kept = np.ones(samples.count, np.bool_) if keep is None else keep
-    starts = np.zeros(experts + 1, np.int64)
-    _count(samples.owners, kept, starts)
-    np.cumsum(starts, out=starts)
-    sample_ids = np.empty(int(starts[-1]), np.int64)
-    weights = np.empty(int(starts[-1]), np.float32)
-    _group(samples.owners, samples.owner_weights, kept, starts, sample_ids, weights)
-    return Entries(starts, sample_ids, weights)
-
-
-@numba.njit(parallel=True, cache=True, fastmath=True, error_model="numpy")
-def _local(sample_ids, ray_ids, ts, origins, directions, low, scale, out):  # type: ignore[no-untyped-def]
-    for e in numba.prange(sample_ids.shape[0]):
-        s = sample_ids[e]
-        r = ray_ids[s]
-        for axis in range(3):
-            x = (origins[r, axis] + ts[s] * directions[r, axis] - low[axis]) * scale
-            out[axis, e] = min(max(x, np.float32(0.0)), np.float32(1.0))
-
-
-def local_positions(
-    samples: Samples,
-    sample_ids: NDArray[np.int64],
-    origins: NDArray[np.float32],
-    directions: NDArray[np.float32],
-    box_min: NDArray[np.float32],
-    box_max: NDArray[np.float32],
-) -> NDArray[np.float32]:
-    """Return an expert's unit-cube coordinates f32[3, E] of samples.
-
-    The box is scaled by its longest edge, so grid cells are cubes.
-    """
-    out = np.empty((3, len(sample_ids)), np.float32)
-    scale = np.float32(1.0 / float((box_max - box_min).max()))
-    _local(
-        sample_ids, samples.ray_ids, samples.ts, origins, directions, box_min, scale, out
-    )
-    return out

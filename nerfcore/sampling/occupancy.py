@@ -16,6 +16,7 @@ from scipy import ndimage
 from scipy.spatial import KDTree
 
 from nerfcore.data.partition import Partition
+from nerfcore.sampling.columns import Columns, pack_columns
 from nerfcore.sampling.march import Samples
 
 MOST_CELLS_AN_AXIS = 160
@@ -73,6 +74,7 @@ class OccupancyGrid:
         dims: i32[K, 3] cells along each axis.
         offsets: i64[K] first cell of each expert.
         allowed: bool[total]; occupied: u8[total]; opacity: f32[total], running, of one step.
+            All read-only from outside: they change by methods, so that `columns` follows.
     """
 
     box_mins: NDArray[np.float32]
@@ -85,6 +87,50 @@ class OccupancyGrid:
 
     def __post_init__(self) -> None:
         self._seen = np.zeros(len(self.opacity), np.float32)
+        self._allowed, self._occupied, self._opacity = self.allowed, self.occupied, self.opacity
+        self._columns: Columns | None = None
+        self._full: Columns | None = None
+        for name in ("allowed", "occupied", "opacity"):
+            shown = getattr(self, name).view()
+            shown.flags.writeable = False
+            setattr(self, name, shown)
+
+    def columns(self, *, use_occupancy: bool = True) -> Columns:
+        """The occupied cells (or, without occupancy, all cells) as bits for the march."""
+        if use_occupancy:
+            if self._columns is None:
+                self._columns = pack_columns(self.occupied, self.offsets, self.dims)
+            return self._columns
+        if self._full is None:
+            self._full = pack_columns(np.ones_like(self.occupied), self.offsets, self.dims)
+        return self._full
+
+    def state(self) -> tuple[NDArray[np.bool_], NDArray[np.uint8], NDArray[np.float32]]:
+        """Copies of allowed, occupied and opacity."""
+        return self.allowed.copy(), self.occupied.copy(), self.opacity.copy()
+
+    def restore(
+        self, state: tuple[NDArray[np.bool_], NDArray[np.uint8], NDArray[np.float32]]
+    ) -> None:
+        """Bring back what `state` gave."""
+        self._allowed[:], self._occupied[:], self._opacity[:] = state
+        self._columns = None
+
+    def open(self, expert: int, cells: NDArray[np.bool_]) -> None:
+        """Allow and occupy more of an expert's cells, bool[cells of the expert]."""
+        span = self.span(expert)
+        self._allowed[span] |= cells
+        self._occupied[span] |= cells
+        self._opacity[span] = np.where(cells, UNKNOWN_OPACITY, self.opacity[span])
+        self._columns = None
+
+    def restrict(self, expert: int, cells: NDArray[np.bool_]) -> None:
+        """Allow only these of an expert's cells, and occupy them."""
+        span = self.span(expert)
+        self._allowed[span] = cells
+        self._occupied[span] = cells
+        self._opacity[span] = np.where(cells, self.opacity[span], 0.0)
+        self._columns = None
 
     @property
     def experts(self) -> int:
@@ -126,10 +172,11 @@ class OccupancyGrid:
                 continue
             sigmas = densities(expert, self.cell_centres(expert, cells, rng))
             found = 1.0 - np.exp(-sigmas * np.float32(step_m))
-            values = self.opacity[span]
+            values = self._opacity[span]
             values[cells] = np.maximum(values[cells] * DECAY, found)
             limit = min(THRESHOLD, float(values[self.allowed[span]].mean()))
-            self.occupied[span] = (values > limit) & self.allowed[span]
+            self._occupied[span] = (values > limit) & self.allowed[span]
+        self._columns = None
 
     def observe(
         self,
@@ -149,8 +196,9 @@ class OccupancyGrid:
         _observe(
             samples.ray_ids, samples.ts, samples.owners, sigmas, origins, directions,
             self.box_mins, self.box_maxs, self.dims, self.offsets, np.float32(step_m),
-            self.opacity, self.occupied, self._seen,
+            self._opacity, self._occupied, self._seen,
         )  # fmt: skip
+        self._columns = None
 
     def _draw(self, span: slice, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
         allowed = np.flatnonzero(self.allowed[span])
@@ -221,9 +269,7 @@ def restrict_to_points(grid: OccupancyGrid, points: NDArray[np.float32], margin:
     tree = KDTree(points[:, 1:])
     for expert in range(grid.experts):
         band, _ = _band(grid, expert, points, tree, margin)
-        grid.allowed[grid.span(expert)] = band.ravel()
-    grid.occupied[:] = grid.allowed
-    grid.opacity[~grid.allowed] = 0.0
+        grid.restrict(expert, band.ravel())
 
 
 def admit_points(grid: OccupancyGrid, points: NDArray[np.float32], margin: float) -> None:
@@ -239,8 +285,4 @@ def admit_points(grid: OccupancyGrid, points: NDArray[np.float32], margin: float
     tree = KDTree(points[:, 1:])
     for expert in range(grid.experts):
         band, distance = _band(grid, expert, points, tree, margin)
-        opened = (band & (distance <= 4 * margin)[None]).ravel()
-        span = grid.span(expert)
-        grid.allowed[span] |= opened
-        grid.occupied[span] |= opened
-        grid.opacity[span] = np.where(opened, UNKNOWN_OPACITY, grid.opacity[span])
+        grid.open(expert, (band & (distance <= 4 * margin)[None]).ravel())

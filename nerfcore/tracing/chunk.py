@@ -23,23 +23,20 @@ _ORDER = torch.tensor([_CONSTANT, *range(_CONSTANT)])
 
 @dataclass(frozen=True)
 class Weights:
-    """An expert's MLP matrices, or their gradients, in the chunk's order and type."""
+    """An expert's MLP matrices, or their gradients, in the chunk's order."""
 
     sigma: list[Tensor]
     color: list[Tensor]
 
     @staticmethod
-    def of(parameters: Parameters, dtype: torch.dtype) -> "Weights":
-        sigma = [weight.to(dtype) for weight in mlp_weights(parameters, "sigma")]
-        color = [weight.to(dtype) for weight in mlp_weights(parameters, "color")]
-        color[0] = color[0][_ORDER]
-        return Weights(sigma, color)
+    def of(parameters: Parameters) -> "Weights":
+        color = mlp_weights(parameters, "color")
+        return Weights(mlp_weights(parameters, "sigma"), [color[0][_ORDER], *color[1:]])
 
     def zeros(self) -> "Weights":
-        """Float32 gradient buffers."""
+        """Gradient buffers."""
         return Weights(
-            [torch.zeros_like(w, dtype=torch.float32) for w in self.sigma],
-            [torch.zeros_like(w, dtype=torch.float32) for w in self.color],
+            [torch.zeros_like(w) for w in self.sigma], [torch.zeros_like(w) for w in self.color]
         )
 
     def add_to(self, buffers: Parameters) -> None:
@@ -115,14 +112,13 @@ class Chunk:
         self.rows = int((segments[:, 2] - segments[:, 1]).sum())
         self.first = int(batch.ray_starts[rays[0]])
         self.samples = int(batch.ray_starts[rays[1]]) - self.first
-        self.dtype = self.weights[0].sigma[0].dtype if self.weights else torch.float32
         ends = np.cumsum(segments[:, 2] - segments[:, 1])
         self.spans = [
             slice(int(end - (s[2] - s[1])), int(end)) for s, end in zip(segments, ends, strict=True)
         ]
 
     def _layer(self, name: str, i: int, rows: int, width: int) -> Tensor:
-        return self.space.take(f"{name}{i}", rows, width, self.dtype)
+        return self.space.take(f"{name}{i}", rows, width)
 
     def _float(self, name: str, rows: int, columns: int) -> NDArray[np.float32]:
         return self.space.take(name, rows, columns).numpy()
@@ -134,14 +130,15 @@ class Chunk:
         return slice(begin - start, end - start)
 
     def _inputs(self, g: int) -> Tensor:
-        """A segment's features [n, width], a view unless they change type."""
-        features = self.batch.features[int(self.segments[g, 0])][:, self._own(g)].t()
-        return features if self.dtype == torch.float32 else features.to(self.dtype)
+        """A view of a segment's features [n, width]."""
+        return self.batch.features[int(self.segments[g, 0])][:, self._own(g)].t()
 
     def densities(self, min_light: float, min_weight: float) -> None:
         """Evaluate densities and decide which rows are lit."""
         b = self.batch
-        widths = [w.shape[1] for w in self.weights[0].sigma] if self.weights else [GEOMETRY_WIDTH + 1]
+        widths = (
+            [w.shape[1] for w in self.weights[0].sigma] if self.weights else [GEOMETRY_WIDTH + 1]
+        )
         depth = len(widths)
         self.sigma_layers = [
             self._layer("sigma", i, self.rows, width) for i, width in enumerate(widths)
@@ -153,7 +150,7 @@ class Chunk:
                 x = torch.mm(x, weight, out=self.sigma_layers[i][span])
                 if i + 1 < depth:
                     x.relu_()
-        self.hidden = self._as_float("hidden", self.sigma_layers[-1])
+        self.hidden = self.sigma_layers[-1].numpy()
         self.row_sigmas = self._float("row_sigmas", self.rows, 1)[:, 0]
         self.alphas = self._float("alphas", self.samples, 1)[:, 0]
         self.lit = self.space.take("lit", self.samples, 1, torch.bool).numpy()[:, 0]
@@ -162,11 +159,6 @@ class Chunk:
             b.deltas, np.float32(min_light), np.float32(min_weight), self.row_sigmas, b.sigmas,
             self.alphas, self.lit,
         )  # fmt: skip
-
-    def _as_float(self, name: str, values: Tensor) -> NDArray[np.float32]:
-        if values.dtype == torch.float32:
-            return values.numpy()
-        return self.space.take(name, *values.shape).copy_(values).numpy()
 
     def colours(self) -> None:
         """Evaluate the lit rows' colours and blend them into samples."""
@@ -181,7 +173,7 @@ class Chunk:
         self.lit_count = int(self.lit_ends[-1]) if len(self.lit_ends) else 0
         starts = np.concatenate([[0], self.lit_ends])[:-1]
         self.lit_spans = [slice(int(a), int(z)) for a, z in zip(starts, self.lit_ends, strict=True)]
-        x = inputs[: self.lit_count].to(self.dtype)
+        x = inputs[: self.lit_count]
         widths = [w.shape[1] for w in self.weights[0].color] if self.weights else [3]
         self.color_layers = [x] + [
             self._layer("color", i, self.lit_count, width) for i, width in enumerate(widths)
@@ -192,7 +184,7 @@ class Chunk:
                 torch.mm(self.color_layers[i][span], weight, out=out)
                 if i + 1 < len(widths):
                     out.relu_()
-        self.row_rgbs = self._as_float("row_rgbs", self.color_layers[-1].sigmoid_())
+        self.row_rgbs = self.color_layers[-1].sigmoid_().numpy()
         self.rgbs = self._float("rgbs", self.samples, 3)
         light.blend_colours(
             self.segments, self.lit_ends, self.lit_rows, b.entry_samples, b.entry_weights,
@@ -239,51 +231,37 @@ class Chunk:
     def backward(self, grads: dict[int, Weights], d_features: dict[int, Tensor]) -> None:
         """Add the MLPs' gradients to `grads` and write the features' gradient."""
         d_geometry = self.space.take("d_geometry", self.lit_count, GEOMETRY_WIDTH + 1)
-        d_colours = self.d_colours.to(self.dtype)
         for g, span in enumerate(self.lit_spans):
             own = grads.get(int(self.segments[g, 0]))
-            grad = d_colours[span]
+            grad = self.d_colours[span]
             for i in range(len(self.weights[g].color) - 1, -1, -1):
                 inputs, weight = self.color_layers[i][span], self.weights[g].color[i]
                 if own is not None:
-                    _add_product(own.color[i], inputs.t(), grad)
+                    own.color[i].addmm_(inputs.t(), grad)
                 if i == 0:
                     weight = weight[: GEOMETRY_WIDTH + 1]
                 grad = self._back(f"d_color{i}", grad, weight, inputs if i else None)
             d_geometry[span].copy_(grad)
-        light.add_geometry(
-            self.lit_rows, self.lit_count, d_geometry.numpy(), self.d_hidden.numpy()
-        )
-        d_hidden = self.d_hidden.to(self.dtype)
+        light.add_geometry(self.lit_rows, self.lit_count, d_geometry.numpy(), self.d_hidden.numpy())
         for g, span in enumerate(self.spans):
             expert = int(self.segments[g, 0])
             own = grads.get(expert)
             if own is None:
                 continue
-            grad = d_hidden[span]
+            grad = self.d_hidden[span]
             weights = self.weights[g].sigma
             for i in range(len(weights) - 1, 0, -1):
                 inputs = self.sigma_layers[i - 1][span]
-                _add_product(own.sigma[i], inputs.t(), grad)
+                own.sigma[i].addmm_(inputs.t(), grad)
                 grad = self._back(f"d_sigma{i}", grad, weights[i], inputs)
-            _add_product(own.sigma[0], self.inputs[g].t(), grad)
+            own.sigma[0].addmm_(self.inputs[g].t(), grad)
             out = d_features[expert][:, self._own(g)]
-            if self.dtype == torch.float32:
-                torch.mm(weights[0], grad.t(), out=out)
-            else:
-                out.copy_(weights[0] @ grad.t())
+            torch.mm(weights[0], grad.t(), out=out)
 
     def _back(self, name: str, grad: Tensor, weight: Tensor, inputs: Tensor | None) -> Tensor:
         """The gradient to a layer's input, masked where its ReLU was off."""
-        out = self.space.take(name, len(grad), len(weight), self.dtype)
+        out = self.space.take(name, len(grad), len(weight))
         torch.mm(grad, weight.t(), out=out)
         if inputs is not None:
             torch.ops.aten.threshold_backward.grad_input(out, inputs, 0, grad_input=out)
         return out
-
-
-def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
-    if left.dtype == torch.float32:
-        total.addmm_(left, right)
-    else:
-        total.add_(left @ right)

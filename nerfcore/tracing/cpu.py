@@ -18,14 +18,14 @@ from nerfcore.encoding.splats import Splats
 from nerfcore.field.parameters import Architecture, Parameters
 from nerfcore.field.reference import MAX_LOG_SIGMA, SIGMA_SHIFT
 from nerfcore.field.workers import for_each, worker_count
-from nerfcore.sampling.march import Entries, Samples, group_by_expert, local_positions
+from nerfcore.sampling.entries import Entries, group_by_expert, local_positions
+from nerfcore.sampling.march import Samples
 from nerfcore.tracing.chunk import Batch, Chunk, Weights, Workspace
 from nerfcore.tracing.contract import Gradients, LossReport, Rays, TracedRays, TracedScene
 from nerfcore.tracing.placing import place_samples
 from nerfcore.tracing.skies import Sky, grouped_by_expert
 
 CHUNK_SAMPLES = 2048
-CHUNK_SAMPLES_BF16 = 8192
 RENDER_MIN_WEIGHT = 2e-4
 
 
@@ -45,7 +45,7 @@ class _Prepared:
         entries = group_by_expert(self.samples, len(experts), None)
         used = np.flatnonzero(np.diff(entries.starts))
         self.experts = {int(k): experts[int(k)] for k in used}
-        self.weights = {k: Weights.of(p, tracer.dtype) for k, p in self.experts.items()}
+        self.weights = {k: Weights.of(p) for k, p in self.experts.items()}
         self.spans = {k: (int(entries.starts[k]), int(entries.starts[k + 1])) for k in self.experts}
         self.positions: dict[int, NDArray[np.float32]] = {}
         features: dict[int, Tensor] = {}
@@ -63,7 +63,7 @@ class _Prepared:
             entries.starts, features,
             sky.harmonics.numpy(), sky.rgbs.numpy(), np.zeros(s.count, np.float32),
         )  # fmt: skip
-        self.bounds = _chunk_bounds(s, tracer.chunk_samples)
+        self.bounds = _chunk_bounds(s, CHUNK_SAMPLES)
         self.splits = self._splits(entries)
 
     def _splits(self, entries: Entries) -> NDArray[np.int64]:
@@ -104,9 +104,6 @@ class CpuTracer:
 
     def __init__(self, architecture: Architecture) -> None:
         self.architecture = architecture
-        bf16 = architecture.settings.use_bf16
-        self.dtype = torch.bfloat16 if bf16 else torch.float32
-        self.chunk_samples = CHUNK_SAMPLES_BF16 if bf16 else CHUNK_SAMPLES
         self._spaces = [Workspace() for _ in range(worker_count())]
 
     def encode(self, parameters: Parameters, positions: NDArray[np.float32]) -> Tensor:
@@ -123,18 +120,18 @@ class CpuTracer:
     ) -> NDArray[np.float32]:
         """See `contract.Tracer`."""
         features = self.encode(parameters, np.ascontiguousarray(positions.T))
-        weights = Weights.of(parameters, self.dtype).sigma
+        weights = Weights.of(parameters).sigma
         out = np.empty(len(positions), np.float32)
-        parts = -(-len(positions) // self.chunk_samples)
+        parts = -(-len(positions) // CHUNK_SAMPLES)
 
         def work(_: int, task: int) -> None:
-            span = slice(task * self.chunk_samples, (task + 1) * self.chunk_samples)
-            x = features[:, span].t().to(self.dtype)
+            span = slice(task * CHUNK_SAMPLES, (task + 1) * CHUNK_SAMPLES)
+            x = features[:, span].t()
             for i, weight in enumerate(weights):
                 x = x @ weight
                 if i + 1 < len(weights):
                     x.relu_()
-            out[span] = _sigmas(x[:, 0].float()).numpy()
+            out[span] = _sigmas(x[:, 0]).numpy()
 
         for_each(parts, work)
         return out

@@ -79,8 +79,10 @@ class Adam:
             first, second = self.first[name], self.second[name]
             if name == "table" and name not in grads:
                 if table is not None:
-                    arrays = (t.numpy() for t in (value, first, second))
-                    table[1].step(table[0], *arrays, rate, correction, (BETA1, BETA2), EPSILON)
+                    table[1].step(
+                        table[0], value.numpy(), first.numpy(), second.numpy(), rate, correction,
+                        (BETA1, BETA2), EPSILON,
+                    )  # fmt: skip
             elif value.device.type == "cpu":
                 flat = [t.view(-1).numpy() for t in (value, grads[name], first, second)]
                 _adam(*flat, np.float32(rate), np.float32(correction))  # pyright: ignore[reportCallIssue]

@@ -52,7 +52,7 @@ class GradientStore:
     def __init__(
         self, experts: Sequence[Parameters], background: Parameters, *, splats: bool
     ) -> None:
-        """Args: whose gradients; `splats`: keep the tables' as points (see `Tracer.makes_splats`)."""
+        """Args: whose gradients; whether tables' are kept as points (`Tracer.makes_splats`)."""
         self._buffers = _Buffers(experts, with_tables=not splats)
         self._splats: dict[int, list[Splats]] = {}
         self.background = zeros_like(background)

@@ -139,9 +139,7 @@ class Learner:
         """Take one Adam step on all that has gradient, and forget the gradient."""
         for k in sorted(self.store.touched):
             self.descend(self.adams[k], self.scene.experts[k], self.store, k, rates)
-        self.background_adam.update(
-            self.scene.background, self.store.background, rates.by_name()
-        )
+        self.background_adam.update(self.scene.background, self.store.background, rates.by_name())
         self.store.clear()
 
     def step(self, batch: RayBatch, rates: Rates) -> tuple[float, int]:

@@ -69,9 +69,7 @@ def _descend(
             grad = scratch[thread, : high - low]
             for begin in range(0, points, BLOCK):
                 end = min(points, begin + BLOCK)
-                corners(
-                    positions, begin, end, scale, resolution, size, dense[level], rows, weights
-                )
+                corners(positions, begin, end, scale, resolution, size, dense[level], rows, weights)
                 add_gradient(
                     rows, weights, end - begin, d_features, features, grad, level * features, begin
                 )
@@ -83,9 +81,7 @@ def _descend(
                 continue
             for begin in range(0, points, BLOCK):
                 end = min(points, begin + BLOCK)
-                corners(
-                    positions, begin, end, scale, resolution, size, dense[level], rows, weights
-                )
+                corners(positions, begin, end, scale, resolution, size, dense[level], rows, weights)
                 _walk(
                     rows, end - begin, features, grad, value[low:high], first[low:high],
                     second[low:high], rate, correction, beta1, beta2, epsilon,

@@ -23,7 +23,6 @@ RAYS = 40
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Chunks of about 64 samples, so that several are needed."""
     monkeypatch.setattr(cpu, "CHUNK_SAMPLES", 64)
-    monkeypatch.setattr(cpu, "CHUNK_SAMPLES_BF16", 64)
 
 
 def some_rays(seed: int = 0) -> Rays:
@@ -46,7 +45,6 @@ CASES = [
     ({"colour_space": "srgb"}, 1e-5),
     ({"use_background": False, "background_rgb": (0.2, 0.5, 0.9)}, 1e-5),
     ({"sigma_depth": 1, "color_depth": 1}, 1e-5),
-    ({"use_bf16": True}, 2e-2),
 ]
 
 

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nerfcore.data.partition import Partition
-from nerfcore.sampling.march import group_by_expert, local_positions, march
+from nerfcore.sampling.entries import group_by_expert, local_positions
+from nerfcore.sampling.march import march
 
 
 def slow_owners(point: np.ndarray, partition: Partition) -> dict[int, float]:
@@ -69,8 +70,9 @@ def test_owners_match_the_slow_routing() -> None:
 def test_empty_cells_get_no_samples() -> None:
     scene = tiny_scene()
     grid = scene.occupancy
-    grid.occupied[:] = 0
-    grid.occupied.reshape(tuple(grid.dims[0]))[3] = 1
+    occupied = np.zeros(tuple(grid.dims[0]), np.uint8)
+    occupied[3] = 1
+    grid.restore((grid.allowed, occupied.ravel(), grid.opacity))
     low = -0.5 + 3 / grid.dims[0][0]
     origins, directions, samples = march_all(scene)
     heights = origins[samples.ray_ids, 0] + samples.ts * directions[samples.ray_ids, 0]

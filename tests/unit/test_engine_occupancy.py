@@ -68,8 +68,7 @@ def test_observing_matter_keeps_the_cells(grid: OccupancyGrid) -> None:
 
 
 def test_update_revives_cells_where_the_field_has_matter(grid: OccupancyGrid) -> None:
-    grid.occupied[:] = 0
-    grid.opacity[:] = 0
+    grid.restore((grid.allowed, np.zeros_like(grid.occupied), np.zeros_like(grid.opacity)))
     rng = np.random.default_rng(0)
     for _ in range(60):
         grid.update(lambda _, x: np.where(x[:, 1] > 0.5, 9.0, 0.0).astype(np.float32), 1, 500, rng)

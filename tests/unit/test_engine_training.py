@@ -254,7 +254,9 @@ def test_experts_that_no_ray_met_hold_no_optimiser_state() -> None:
     learner = Learner(scene, np.random.default_rng(0))
     batch = grey_batch()
     left = batch.origins[:, 2] < -0.3
-    rays = RayBatch(*(a[left] for a in (batch.origins, batch.directions, batch.rgbs, batch.image_ids)))
+    rays = RayBatch(
+        *(a[left] for a in (batch.origins, batch.directions, batch.rgbs, batch.image_ids))
+    )
     rays.directions[:] = (1.0, 0.0, 0.0)
     learner.step(rays, Rates())
     assert learner.adams[0].first and not learner.adams[1].first

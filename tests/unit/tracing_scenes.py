@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 from engine_scenes import rays_into
 
+from nerfcore.sampling.columns import pack_columns
 from nerfcore.scene import SceneModel
 from nerfcore.tracing.contract import Rays, TracedScene
 
@@ -20,9 +21,10 @@ def traced_scene(model: SceneModel, *, holes: float = 0.0, **sampling: object) -
     scene = model.traced()
     cells = scene.march.cells.copy()
     cells[np.random.default_rng(5).random(len(cells)) < holes] = 0
+    columns = pack_columns(cells, scene.march.cell_offsets, scene.march.cell_dims)
     return dataclasses.replace(
         scene,
-        march=dataclasses.replace(scene.march, cells=cells),
+        march=dataclasses.replace(scene.march, cells=cells, columns=columns),
         sampling=dataclasses.replace(scene.sampling, **sampling),  # type: ignore[arg-type]
     )
 

@@ -1,0 +1,88 @@
+"""Groups samples by the experts that own them, and gives each expert its own coordinates."""
+
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from nerfcore.sampling.march import Samples
+
+
+@dataclass(frozen=True)
+class Entries:
+    """Entries (sample, expert) grouped by expert.
+
+    Attributes:
+        starts: i64[K + 1], entries of expert k are starts[k] .. starts[k + 1].
+        sample_ids: i64[E]; weights: f32[E].
+    """
+
+    starts: NDArray[np.int64]
+    sample_ids: NDArray[np.int64]
+    weights: NDArray[np.float32]
+
+
+@numba.njit(cache=True)
+def _group(owners, owner_weights, keep, starts, sample_ids, weights):  # type: ignore[no-untyped-def]
+    cursor = starts[:-1].copy()
+    for s in range(owners.shape[0]):
+        if not keep[s]:
+            continue
+        for n in range(owners.shape[1]):
+            k = owners[s, n]
+            if k < 0:
+                break
+            sample_ids[cursor[k]] = s
+            weights[cursor[k]] = owner_weights[s, n]
+            cursor[k] += 1
+
+
+@numba.njit(cache=True)
+def _count(owners, keep, counts):  # type: ignore[no-untyped-def]
+    for s in range(owners.shape[0]):
+        if keep[s]:
+            for n in range(owners.shape[1]):
+                if owners[s, n] < 0:
+                    break
+                counts[owners[s, n] + 1] += 1
+
+
+def group_by_expert(samples: Samples, experts: int, keep: NDArray[np.bool_] | None) -> Entries:
+    """Group the entries of the kept samples (all, if `keep` is None) by expert."""
+    kept = np.ones(samples.count, np.bool_) if keep is None else keep
+    starts = np.zeros(experts + 1, np.int64)
+    _count(samples.owners, kept, starts)
+    np.cumsum(starts, out=starts)
+    sample_ids = np.empty(int(starts[-1]), np.int64)
+    weights = np.empty(int(starts[-1]), np.float32)
+    _group(samples.owners, samples.owner_weights, kept, starts, sample_ids, weights)
+    return Entries(starts, sample_ids, weights)
+
+
+@numba.njit(parallel=True, cache=True, fastmath=True, error_model="numpy")
+def _local(sample_ids, ray_ids, ts, origins, directions, low, scale, out):  # type: ignore[no-untyped-def]
+    for e in numba.prange(sample_ids.shape[0]):
+        s = sample_ids[e]
+        r = ray_ids[s]
+        for axis in range(3):
+            x = (origins[r, axis] + ts[s] * directions[r, axis] - low[axis]) * scale
+            out[axis, e] = min(max(x, np.float32(0.0)), np.float32(1.0))
+
+
+def local_positions(
+    samples: Samples,
+    sample_ids: NDArray[np.int64],
+    origins: NDArray[np.float32],
+    directions: NDArray[np.float32],
+    box_min: NDArray[np.float32],
+    box_max: NDArray[np.float32],
+) -> NDArray[np.float32]:
+    """Return an expert's unit-cube coordinates f32[3, E] of samples.
+
+    The box is scaled by its longest edge, so grid cells are cubes.
+    """
+    out = np.empty((3, len(sample_ids)), np.float32)
+    scale = np.float32(1.0 / float((box_max - box_min).max()))
+    _local(sample_ids, samples.ray_ids, samples.ts, origins, directions, box_min, scale, out)
+    return out
