@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from nerfcore.data.records import Batch, Dataset, ImageSet, SceneFrame
@@ -170,9 +169,7 @@ def _array(
     """Return a tensor, number or tuple of a file as f64 of this shape."""
     found = content.get(name)
     try:
-        values = np.asarray(
-            found.numpy() if isinstance(found, torch.Tensor) else found, dtype=np.float64
-        )
+        values = np.asarray(found, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise DataError(f"{file}: {name} is {found!r}, not numbers; {_MEND}") from error
     if found is None or values.shape != shape or not np.isfinite(values).all():

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from nerfcore.data.partition_record import Partition, empty_box
@@ -95,9 +94,9 @@ def read_reference_masks(folder: Path, image_id: str, experts: int) -> NDArray[n
 
 def _mask(file: Path) -> NDArray[np.bool_]:
     mask = load_zipped_tensor(file)
-    if mask.dtype != torch.bool or mask.ndim != 2:
+    if mask.dtype != np.bool_ or mask.ndim != 2:
         raise DataError(f"{file}: {mask.dtype}{list(mask.shape)}, expected bool[H, W]; {_MEND}")
-    return mask.numpy()
+    return mask
 
 
 def _mapping(file: Path) -> dict[str, Any]:
@@ -132,8 +131,6 @@ def _array(
     finite: bool = True,
 ) -> NDArray[np.float32]:
     found = content.get(name)
-    if isinstance(found, torch.Tensor):
-        found = found.numpy()
     try:
         values = np.array(found, np.float32)
     except (TypeError, ValueError) as error:

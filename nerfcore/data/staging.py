@@ -36,7 +36,6 @@ class Stage:
     Attributes:
         root: what becomes the target.
         work: for intermediate results.
-        resumed: number of photographs that an earlier run had finished.
     """
 
     def __init__(self, root: Path) -> None:
@@ -45,7 +44,6 @@ class Stage:
         self._journal = self.work / _JOURNAL_FILE
         self._done = _read_journal(self._journal)
         self._guard = threading.Lock()
-        self.resumed = 0
 
     def finished(self, key: str, source: str) -> ImageRecord | None:
         """Return the record of a photograph that an earlier run finished and that is whole.
@@ -57,8 +55,6 @@ class Stage:
         found = self._done.get(key)
         if found is None or found[0] != source or not _is_whole(self.root, found[1]):
             return None
-        with self._guard:
-            self.resumed += 1
         return found[1]
 
     def note(self, key: str, source: str, record: ImageRecord) -> None:

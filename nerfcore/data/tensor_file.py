@@ -1,4 +1,8 @@
-"""Owns reading `.pt` files without running anything in them: tensors and plain values only."""
+"""Owns reading `.pt` files without running anything in them: tensors and plain values only.
+
+Tensors come out as numpy arrays. torch is imported when the first such file is read: the data
+commands do without it otherwise, and it takes seconds and hundreds of megabytes.
+"""
 
 import io
 import zipfile
@@ -6,17 +10,18 @@ from pathlib import Path
 from pickle import UnpicklingError  # what torch.load raises; nothing is unpickled here
 from typing import Any, Final
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 
 from nerfcore.errors import DataError
 
 _LARGEST_BYTES: Final = 256 * 2**20  # a mask of 16k x 16k pixels
-_PLAIN: Final = (bool, int, float, str, type(None), torch.Tensor)
+_PLAIN: Final = (bool, int, float, str, type(None))
 _DAMAGE: Final = (RuntimeError, EOFError, LookupError, ValueError, TypeError, AttributeError)
 
 
 def load_tensors(path: Path) -> Any:
-    """Load a `.pt` file: tensors, numbers and texts, and lists, tuples and dicts of them.
+    """Load a `.pt` file: tensors (as arrays), numbers and texts, and lists, tuples, dicts of them.
 
     Raises:
         DataError: missing, too large, damaged, or holding anything else.
@@ -28,7 +33,7 @@ def load_tensors(path: Path) -> Any:
     return _decoded(path, content)
 
 
-def load_zipped_tensor(path: Path) -> torch.Tensor:
+def load_zipped_tensor(path: Path) -> NDArray[Any]:
     """Load a `.pt` file that is a zip around another `.pt` of one tensor (the reference's masks).
 
     Raises:
@@ -41,7 +46,7 @@ def load_zipped_tensor(path: Path) -> torch.Tensor:
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise DataError(f"{path}: no zip of one tensor ({error}); restore the file") from error
     found = _decoded(path, content)
-    if not isinstance(found, torch.Tensor):
+    if not isinstance(found, np.ndarray):
         raise DataError(f"{path}: holds {type(found).__name__}, not a tensor; restore the file")
     return found
 
@@ -60,6 +65,8 @@ def _decoded(path: Path, content: bytes) -> Any:
         raise DataError(
             f"{path}: no tensor file, or cut off ({len(content)} bytes); restore the file"
         )
+    import torch
+
     try:
         found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except UnpicklingError as error:
@@ -69,8 +76,7 @@ def _decoded(path: Path, content: bytes) -> Any:
         ) from error
     except _DAMAGE as error:
         raise DataError(f"{path}: damaged ({_reason(error)}); restore the file") from error
-    _require_plain(path, found)
-    return found
+    return _plain(path, found, torch.Tensor)
 
 
 def _reason(error: Exception) -> str:
@@ -80,18 +86,24 @@ def _reason(error: Exception) -> str:
     return (telling or lines or [type(error).__name__])[0].removesuffix(".")[:200]
 
 
-def _require_plain(path: Path, found: Any) -> None:
+def _plain(path: Path, found: Any, tensor: type) -> Any:
+    """Return the content with its tensors as arrays, after checking that it holds nothing else."""
     match found:
         case dict():
-            parts = [*found.keys(), *found.values()]
-        case list() | tuple():
-            parts = list(found)
+            return {
+                _plain(path, key, tensor): _plain(path, value, tensor)
+                for key, value in found.items()
+            }
+        case list():
+            return [_plain(path, part, tensor) for part in found]
+        case tuple():
+            return tuple(_plain(path, part, tensor) for part in found)
+        case _ if type(found) is tensor:
+            return found.numpy()
         case _ if type(found) in _PLAIN:
-            return
+            return found
         case _:
             raise DataError(
                 f"{path}: refused, it holds {type(found).__name__}, not only tensors; prepare the "
                 "dataset again from its photographs"
             )
-    for part in parts:
-        _require_plain(path, part)
