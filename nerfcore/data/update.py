@@ -24,7 +24,7 @@ from nerfcore.data.prepare import Progress, make_photographs
 from nerfcore.data.recentre import recentre
 from nerfcore.data.records import Batch, Dataset, SparsePoints
 from nerfcore.data.splitting import evenly_spaced
-from nerfcore.data.staging import staged
+from nerfcore.data.staging import Stage, staged
 from nerfcore.data.storage import (
     BATCH_FILE,
     FORMAT_VERSION,
@@ -127,25 +127,37 @@ def add_flight(
         "photographs_sha256": contents,
     }
     with staged(target, plan, resume=resume) as stage:
-        settings, chosen, points = _placed(dataset, flight, new, heldout_split)
-        splits = {
-            name: write_image_set(
-                stage,
-                name,
-                photographs,
-                lambda done, total, name=name: on_progress(f"{name} photographs", done, total),
-            )
-            for name, photographs in chosen.items()
-        }
-        listing = BatchRecord(
-            format_version=FORMAT_VERSION,
-            points=save_points(stage.root, points),
-            settings=plan | settings,
-            adapt=splits["adapt"],
-            heldout=splits["heldout"],
-        )
-        write_listing(stage.root / BATCH_FILE, listing)
+        _write(stage, dataset, flight, new, plan, on_progress)
     return Update(load_batch(target), kept=False)
+
+
+def _write(
+    stage: Stage,
+    dataset: Dataset,
+    flight: Flight,
+    new: NDArray[np.bool_],
+    plan: dict[str, Any],
+    on_progress: Progress,
+) -> None:
+    """Fill the stage."""
+    findings, chosen, points = _placed(dataset, flight, new, plan["heldout_split"])
+    splits = {
+        name: write_image_set(
+            stage,
+            name,
+            photographs,
+            lambda done, total, name=name: on_progress(f"{name} photographs", done, total),
+        )
+        for name, photographs in chosen.items()
+    }
+    listing = BatchRecord(
+        format_version=FORMAT_VERSION,
+        points=save_points(stage.root, points),
+        settings=plan | findings,
+        adapt=splits["adapt"],
+        heldout=splits["heldout"],
+    )
+    write_listing(stage.root / BATCH_FILE, listing)
 
 
 def _placed(
