@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Callable
 
 import numpy as np
-from bench_measure import Row, in_turn, median, rounded
+from bench_measure import Row, in_turn, median, paired_ratio, rounded, spread
 from bench_scene import OnProgress, grid_experts
 from bench_speed import Steps
 
@@ -75,7 +75,7 @@ def _experts_row(
     found = in_turn(measures, rounds, lambda done: on_progress(name, done, rounds))
     speeds = {k: median(figures) for k, figures in found.items()}
     most = max(contestants)
-    ratio = speeds[str(most)] / speeds["1"]
+    ratio = paired_ratio(found[str(most)], found["1"])
     capacity = name != "experts_full_tables"
     first = contestants[1]
     return Row(
@@ -90,6 +90,7 @@ def _experts_row(
         ratio >= LEAST_SHARE if capacity else None,
         {
             "rays_per_s": {k: rounded(v) for k, v in speeds.items()},
+            "rays_per_s_min_max": {k: spread(figures) for k, figures in found.items()},
             "samples_per_ray": {
                 str(k): rounded(median(s.samples_a_ray)) for k, s in contestants.items()
             },

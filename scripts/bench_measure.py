@@ -30,8 +30,8 @@ class Row:
     Attributes:
         name: of the measurement.
         value, unit: what was measured (median).
-        ratio: how many times better than `against` (for memory: share of it), None if there is
-            nothing to compare with.
+        ratio: how many times better than `against` (for memory: share of it), the median of the
+            rounds' ratios; None if there is nothing to compare with.
         against: what it was compared with, measured in the same run unless it says otherwise.
         target, met: what is promised, and whether it holds; None where nothing is.
         detail: all that is needed to understand the value.
@@ -95,6 +95,15 @@ def in_turn(
 def median(figures: list[float]) -> float:
     """Return the median of figures."""
     return statistics.median(figures)
+
+
+def paired_ratio(over: list[float], under: list[float]) -> float:
+    """Return the median over rounds of over / under.
+
+    Both of a round met the same machine, so a load that comes and goes cancels out of most rounds;
+    it would not cancel out of the ratio of two medians.
+    """
+    return statistics.median(a / b for a, b in zip(over, under, strict=True))
 
 
 def spread(figures: list[float]) -> list[float]:

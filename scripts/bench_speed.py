@@ -18,6 +18,7 @@ from bench_measure import (
     grid_settings,
     in_turn,
     median,
+    paired_ratio,
     rounded,
     spread,
     synchronise,
@@ -84,7 +85,7 @@ def hash_grid_row(rounds: int, on_progress: OnProgress) -> Row:
             lambda done: on_progress("hash grid", done, rounds),
         )
     ours_s, torch_s = median(found["ours"]), median(found["torch"])
-    ratio = torch_s / ours_s
+    ratio = paired_ratio(found["torch"], found["ours"])
     return Row(
         "hashgrid_fwd_bwd",
         rounded(GRID_POINTS / ours_s),
@@ -154,7 +155,7 @@ def _train_row(
     name: str, against: Reference, found: dict[str, list[float]], detail: dict[str, Any]
 ) -> Row:
     ours, theirs = median(found["ours"]), median(found["reference"])
-    ratio = ours / theirs
+    ratio = paired_ratio(found["ours"], found["reference"])
     return Row(
         name,
         rounded(ours),
@@ -249,13 +250,14 @@ def _frame_row(
     name: str, view: str, found: dict[str, list[float]], count: int, facts: dict[str, Any]
 ) -> Row:
     ours_s, reference_s = median(found["ours"]), median(found["reference"])
-    ratio = reference_s / ours_s
+    ratio = paired_ratio(found["reference"], found["ours"])
     timed = REFERENCE_FRAME_RAYS if view == "frame" else REFERENCE_PREVIEW_RAYS
     detail = {
         "seconds": rounded(ours_s),
         "seconds_min_max": spread(found["ours"]),
         "rays_per_s": rounded(count / ours_s),
         "reference_seconds": rounded(reference_s),
+        "reference_seconds_min_max": spread(found["reference"]),
         "reference_timed": f"{timed} rays spread evenly over the picture, scaled by {count}/"
         f"{timed}, in chunks of {RENDER_CHUNK_RAYS}",
         "trained_s": facts["trained_s"],
