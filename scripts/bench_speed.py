@@ -99,6 +99,8 @@ def hash_grid_row(rounds: int, on_progress: OnProgress) -> Row:
             "table": "16 levels x 2 features, T = 2^19",
             "ours_ms": rounded(1e3 * ours_s),
             "torch_ms": rounded(1e3 * torch_s),
+            "ours_ms_min_max": spread([1e3 * s for s in found["ours"]]),
+            "torch_ms_min_max": spread([1e3 * s for s in found["torch"]]),
             "torch_points_per_s": rounded(GRID_POINTS / torch_s),
         },
     )
