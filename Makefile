@@ -21,7 +21,7 @@ DEV_STAMP := .venv/installed-dev-$(KEY)
 
 .PHONY: help
 help: ## Show this list (default)
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: install
 install: $(DEV_STAMP) ## Make .venv with everything, development tools included
@@ -33,6 +33,14 @@ demo: $(RUN_STAMP) ## Run the synthetic city end to end; VIEW=0 ends after the m
 .PHONY: bench
 bench: $(RUN_STAMP) ## Measure speed and memory; DATASET=prepared/dir OUT=bench.json
 	@$(VENV_PYTHON) scripts/bench.py $(if $(DATASET),--dataset '$(DATASET)') $(if $(OUT),--out '$(OUT)')
+
+.PHONY: bench-dispatch
+bench-dispatch: $(RUN_STAMP) ## Measure how fast jobs start and are accepted; COLD=200 OUT=file
+	@$(VENV_PYTHON) scripts/bench_dispatch.py $(if $(COLD),--cold-jobs $(COLD)) $(if $(OUT),--out '$(OUT)')
+
+.PHONY: chaos
+chaos: $(DEV_STAMP) ## Kill -9 everything while jobs run; JOBS=1000 SECONDS=600 SEED=0 OUT=chaos.json
+	@$(VENV_PYTHON) scripts/chaos.py --jobs $(or $(JOBS),1000) --seconds $(or $(SECONDS),600) --seed $(or $(SEED),0) --out '$(or $(OUT),chaos.json)'
 
 .PHONY: test
 test: $(DEV_STAMP) ## Run all tests that need no GPU; PYTEST_ARGS chooses, e.g. tests/unit

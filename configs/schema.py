@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter
 
+from configs.control import CONTROL_OPS, ControlRequest
 from configs.parse import ALIASES, Job
 
 SCHEMA_FILE = Path(__file__).with_name("schema.json")
@@ -25,6 +26,17 @@ def job_schema() -> dict[str, Any]:
                 definition["properties"][short] = definition["properties"][name]
     head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Skyline job"}
     return {**head, **schema}
+
+
+def message_schema() -> dict[str, Any]:
+    """Return the JSON Schema of everything the jobs topic takes: jobs, cancel and retry."""
+    schema = job_schema()
+    request = TypeAdapter(ControlRequest).json_schema()
+    schema["$defs"]["ControlRequest"] = request
+    schema["oneOf"] = [*schema["oneOf"], {"$ref": "#/$defs/ControlRequest"}]
+    mapping = schema["discriminator"]["mapping"]
+    mapping |= dict.fromkeys(CONTROL_OPS, "#/$defs/ControlRequest")
+    return {**schema, "title": "Skyline message"}
 
 
 def schema_text() -> str:

@@ -1,11 +1,13 @@
 """`python -m mediator`; see `mediator.cli`."""
 
-from mediator.cli import app
+import sys
+
+from mediator.cli import app, arguments_with_command
 
 
 def main() -> None:
     """Run the command line."""
-    app(prog_name="mediator")
+    app(arguments_with_command(sys.argv[1:]), prog_name="mediator")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ Lock, then ledger, then clean-up, then the rest: nothing is touched before this 
 it is alone in its log root.
 """
 
+import contextlib
 import logging
 import os
 from collections.abc import Mapping
@@ -23,12 +24,13 @@ from mediator.ledger_file import LEDGER_NAME, hold_lock
 from mediator.limits import Limits
 from mediator.log_files import open_log
 from mediator.peers import SharedMemory
-from mediator.process import RUNNER_ARGV, RunnerCommand
+from mediator.process import RUNNER_ARGV, RunnerCommand, start_runner
 from mediator.service import Service
 from mediator.sharing import Sharing
 from mediator.slots import Slot
 from mediator.stopping import StopRequest
 from mediator.supervisor import Supervisor
+from mediator.warm import WarmSpawner
 
 _log = logging.getLogger("mediator")
 
@@ -100,7 +102,12 @@ def serve(settings: Settings, runner_argv: tuple[str, ...] = RUNNER_ARGV) -> Non
             _introduce(settings)
             if settings.cleanup:
                 clean(ledger, settings.roots, ledger_is_new=ledger_is_new)
-            _service(settings, ledger, stop, runner_argv).run()
+            spawner = WarmSpawner(settings.roots.project) if settings.warm else None
+            with contextlib.ExitStack() as ends:
+                if spawner is not None:
+                    spawner.start()
+                    ends.callback(spawner.close)
+                _service(settings, ledger, stop, runner_argv, spawner).run()
         finally:
             ledger.close()
 
@@ -128,7 +135,11 @@ def _make_log_root(logs: Path) -> None:
 
 
 def _service(
-    settings: Settings, ledger: Ledger, stop: StopRequest, runner_argv: tuple[str, ...]
+    settings: Settings,
+    ledger: Ledger,
+    stop: StopRequest,
+    runner_argv: tuple[str, ...],
+    spawner: WarmSpawner | None,
 ) -> Service:
     roots = settings.roots
     command = RunnerCommand(roots.project, roots.logs, roots.data_roots, runner_argv)
@@ -142,7 +153,9 @@ def _service(
     )
     memory = SharedMemory(ledger.mediator, settings.topic)
     intake = Intake(ledger, roots, memory)
-    supervisor = Supervisor(ledger, settings.slots, command, settings.limits)
+    launch = start_runner if spawner is None else spawner.launch
+    tend = None if spawner is None else spawner.tend
+    supervisor = Supervisor(ledger, settings.slots, command, settings.limits, launch, tend)
     ledger.drop_old_controls()
     return Service(
         ledger,

@@ -5,6 +5,7 @@ An embedded broker forgets everything when it ends: one that began anew gets new
 topics, and one that has gone is started again if the user named no broker.
 """
 
+import dataclasses
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -152,6 +153,10 @@ class BrokerLink:
             embedded=address.embedded,
         )
         cluster_id = wait_for_broker(settings, time.monotonic() + ATTEMPT_S)
+        if address.cluster_id is None:
+            # it came up only now: ask again what kind of broker it is
+            address = find_broker(address.bootstrap, self._wish.discovery_file) or address
+            settings = dataclasses.replace(settings, embedded=address.embedded)
         ensure_topics(settings)
         settle_in_doubt(self._ledger, settings, cluster_id)
         status = TopicReader(settings, settings.status_topic)

@@ -172,6 +172,10 @@ class JobsTable(SharingTables):
         rows = self._rows(f"SELECT * FROM jobs {where} ORDER BY sequence", states)
         return [record_of(row) for row in rows]
 
+    def count(self) -> int:
+        """Give the number of jobs."""
+        return int(self._rows("SELECT COUNT(*) AS n FROM jobs")[0]["n"])
+
     def state_of(self, job_id: str) -> JobState | None:
         """Give a job's state, or None when the ledger does not know it."""
         rows = self._rows("SELECT state FROM jobs WHERE job_id=?", (job_id,))

@@ -1,8 +1,8 @@
 """Owns the memory that mediators share: what the status topic says of jobs and of each other.
 
-The topic has one order, the same for everyone, and that decides whose a job is: the higher epoch,
-and within an epoch whoever was first. Reading it from its beginning gives every mediator the same
-answer, without a protocol between them.
+A job's records have one order, the same for everyone, and that decides whose it is: the higher
+epoch, and within an epoch whoever was first. Reading the topic from its beginning gives every
+mediator the same answer, without a protocol between them.
 """
 
 import json
@@ -27,6 +27,7 @@ class Known:
     attempt: int
     spec_sha256: str
     source: str
+    seq: int
 
     @property
     def ended(self) -> bool:
@@ -131,6 +132,7 @@ class SharedMemory:
                 int(record["attempt"]),
                 str(record["spec_sha256"]),
                 str(record["source"]),
+                int(record["seq"]),
             )
         except (KeyError, TypeError, ValueError):
             return None
@@ -145,7 +147,7 @@ def _prevails(new: Known, old: Known) -> bool:
     if new.epoch != old.epoch:
         return new.epoch > old.epoch
     if new.mediator == old.mediator:
-        return True
+        return new.seq >= old.seq
     # Only the first may go beyond waiting, so a record that does shows who was first where the
     # broker has dropped the beginning of the topic.
     waiting = (JobState.QUEUED, JobState.RECEIVED)

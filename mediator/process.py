@@ -127,7 +127,7 @@ def start_runner(
     identity = identify(child.pid)
     if identity is None:
         raise RunnerStartError(f"the runner (pid {child.pid}) cannot be seen in /proc")
-    return RunnerProcess(identity, environment[TOKEN_VARIABLE], child)
+    return RunnerProcess(identity, environment[TOKEN_VARIABLE], OwnChild(child))
 
 
 class Child(Protocol):
@@ -135,6 +135,25 @@ class Child(Protocol):
 
     def poll(self) -> int | None:
         """Give the exit code (negative: a signal), or None while it is not known."""
+
+    def will_tell(self) -> bool:
+        """Tell whether the exit code will come to be known."""
+        ...
+
+
+@dataclass(frozen=True)
+class OwnChild:
+    """A child of this very process."""
+
+    child: subprocess.Popen[bytes]
+
+    def poll(self) -> int | None:
+        """Give the exit code, or None while it runs."""
+        return self.child.poll()
+
+    def will_tell(self) -> bool:
+        """Always: nobody else can take it."""
+        return True
 
 
 class RunnerProcess:
@@ -194,8 +213,8 @@ class RunnerProcess:
     def _runner_alive(self) -> bool:
         if self._child is not None:
             self.exit_code = self._child.poll()
-            if self.exit_code is not None:
-                return False
+            if self.exit_code is not None or self._child.will_tell():
+                return self.exit_code is None
         return is_alive(self.identity)
 
     def _end_leftovers(self, left: Sequence[ProcessIdentity], now: float) -> None:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 
 from kafka_utils.consumer import Message
-from kafka_utils.errors import KafkaUtilsError
+from kafka_utils.errors import BrokerUnreachableError, KafkaUtilsError
 from mediator.broker_link import BrokerLink, Line
 from mediator.deferral import HOLD_S, MOST_HELD, Deferral
 from mediator.errors import LedgerWriteError
@@ -19,7 +19,8 @@ from mediator.sharing import Sharing
 from mediator.stopping import StopRequest
 from mediator.supervisor import Supervisor
 
-IDLE_POLL_S = 0.05
+IDLE_POLL_S, LIVELY_POLL_S = 0.05, 0.002
+LIVELY_S = 0.1
 BURST_S = 0.1
 RETRY_WRITE_S = 1.0
 STORE_EVERY_S = 0.5
@@ -74,6 +75,7 @@ class Service:
         self._furthest: dict[int, Message] = {}
         self._stored: dict[int, int] = {}
         self._next_store = 0.0
+        self._lively_until = 0.0
         self._line: Line | None = None
         self._next_complaint = 0.0
 
@@ -113,15 +115,21 @@ class Service:
     def _exchange(self, line: Line) -> None:
         ready = self._sharing.pump(line)
         if ready and self._sharing.may_take:
-            self._take_messages(line)
+            self._take_messages(line, self._idle_s())
         else:
             self._stop.wait(IDLE_POLL_S)
         if ready and line.outbox.pump(self._clock()):
             self._sharing.all_told()
+        elif ready:
+            self._lively_until = self._clock() + LIVELY_S
 
-    def _take_messages(self, line: Line) -> None:
+    def _idle_s(self) -> float:
+        """Give how long to wait for a message: hardly, while a claim is on its way and back."""
+        lively = self._clock() < self._lively_until or self._supervisor.has_new_work
+        return LIVELY_POLL_S if lively else IDLE_POLL_S
+
+    def _take_messages(self, line: Line, wait_s: float) -> None:
         until = self._clock() + BURST_S
-        wait_s = IDLE_POLL_S
         while self._clock() < until and not self._stop.asked:
             if not self._in_hand:
                 self._in_hand = self._next_burst(line, wait_s)
@@ -140,6 +148,8 @@ class Service:
             message = line.consumer.poll(0.0 if burst else wait_s)
             if message is None:
                 break
+            if message.cluster_id != line.cluster_id:
+                raise BrokerUnreachableError("the broker began anew, with an empty log")
             burst.append(message)
         return burst
 

@@ -70,6 +70,7 @@ class Supervisor:
         command: how runners are started.
         limits: how long jobs may take, and what is tried again.
         launch: starts a runner; the warm spawner's, or a cold start.
+        tend: keeps the spawner well, about once a second.
         clock: monotonic seconds.
     """
 
@@ -80,6 +81,7 @@ class Supervisor:
         command: RunnerCommand,
         limits: Limits | None = None,
         launch: Launch = start_runner,
+        tend: Callable[[], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._ledger = ledger
@@ -87,6 +89,7 @@ class Supervisor:
         self._command = command
         self._limits = limits or Limits()
         self._launch = launch
+        self._tend = tend
         self._clock = clock
         self.may_start = True
         self._next_look = 0.0
@@ -98,6 +101,11 @@ class Supervisor:
     def running(self) -> tuple[str, ...]:
         """The ids of the jobs that have a living runner."""
         return tuple(self._runs)
+
+    @property
+    def has_new_work(self) -> bool:
+        """Whether something may be startable since the last look."""
+        return self._look_for_work
 
     def wake(self) -> None:
         """Say that a job was queued."""
@@ -117,6 +125,8 @@ class Supervisor:
 
     def _look_around(self) -> None:
         """Cancel what is to be cancelled, and end what is out of time or talks too much."""
+        if self._tend is not None:
+            self._tend()
         for job_id in self._ledger.to_cancel():
             job = self._ledger.job(job_id)
             if job is not None:

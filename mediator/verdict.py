@@ -63,7 +63,8 @@ def judge(folder: JobFolder, ending: Ending) -> Verdict:
     result = _read_object(folder.result_json)
     failure = _read_object(folder.failure_json)
     code = ending.exit_code
-    if result is not None and code in (None, ExitCode.OK):
+    # written last, so whoever was killed after it has done its work and must not do it again
+    if result is not None and (code is None or code == ExitCode.OK or code < 0):
         return Verdict(JobState.SUCCEEDED, None, _told_of(result))
     if code == ExitCode.INTERRUPTED or _kind_of(failure) == ExitCode.INTERRUPTED.kind:
         reason = _message_of(failure) or ExitCode.INTERRUPTED.meaning

@@ -1,5 +1,6 @@
 """Owns run.json: what ran, with which versions, on which machine; written before any work."""
 
+import functools
 import json
 import os
 import platform
@@ -56,6 +57,12 @@ def describe_run(job: Job, job_id: str, folder: Path, project: Path) -> dict[str
     }
 
 
+def look_up_versions() -> None:
+    """Read the packages' versions from disk, so that runs forked from this process need not."""
+    for package in PACKAGES:
+        _version(package)
+
+
 def write_run(path: Path, record: dict[str, Any]) -> None:
     """Write run.json atomically."""
     atomic.write_text(path, json.dumps(record, indent=1) + "\n")
@@ -84,6 +91,7 @@ def _as_commit(text: str) -> str | None:
     return text if is_commit else None
 
 
+@functools.cache
 def _version(package: str) -> str | None:
     try:
         return metadata.version(package)

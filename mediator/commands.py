@@ -1,0 +1,127 @@
+"""Owns the subcommands that look at jobs or ask something about them: show, logs, cancel, retry.
+
+What is looked at is the ledger and the job's folder; what is asked for is published to the jobs
+topic, so that it is as durable as a job, and reaches whichever mediator has it.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from configs.artifacts import BROKER_FILE, JobFolder
+from kafka_utils.admin import wait_for_broker
+from kafka_utils.discovery import find_broker
+from kafka_utils.errors import BrokerUnreachableError
+from kafka_utils.producer import Producer
+from kafka_utils.settings import KafkaSettings, topics_for
+from mediator.errors import MediatorError
+from mediator.ledger import Ledger
+from mediator.records import JobRecord
+from mediator.states import ENDED
+
+BROKER_WAIT_S = 5.0
+FOLLOW_S = 0.25
+CHUNK_BYTES = 1 << 16
+
+
+def known_job(ledger: Ledger, job_id: str) -> JobRecord:
+    """Give a job of this ledger.
+
+    Raises:
+        MediatorError: there is none; names ids that look like it.
+    """
+    job = ledger.job(job_id)
+    if job is not None:
+        return job
+    close = [other.job_id for other in ledger.jobs() if job_id in other.job_id][:5]
+    hint = f"; did you mean {', '.join(close)}?" if close else "; see `mediator jobs`"
+    raise MediatorError(f"job {job_id}: not in this ledger{hint}")
+
+
+def describe(ledger: Ledger, job: JobRecord, folder: JobFolder) -> dict[str, Any]:
+    """Give all that is known of a job: spec, history, process, folder, files."""
+    files = sorted(p.name for p in folder.root.iterdir()) if folder.root.is_dir() else []
+    process = job.process
+    return {
+        "job_id": job.job_id,
+        "op": job.op,
+        "state": job.state,
+        "reason": job.reason,
+        "attempt": job.attempt,
+        "epoch": job.epoch,
+        "failures": job.failures,
+        "slot": job.slot,
+        "pid": None if process is None or job.state in ENDED else process.pid,
+        "exit_code": job.exit_code,
+        "waits_for": job.waits_for,
+        "cancel_reason": job.cancel_reason,
+        "received_at": job.received_at,
+        "started_at": job.started_at,
+        "ended_at": job.ended_at,
+        "source": str(job.source),
+        "folder": str(folder.root),
+        "files": files,
+        "history": ledger.history(job.job_id),
+        "spec": json.loads(job.spec),
+    }
+
+
+def follow_log(path: Path, ended: Callable[[], bool], *, follow: bool) -> Iterator[str]:
+    """Give a log's text in pieces, and what is added to it until the job has ended.
+
+    Args:
+        path: the log; it need not exist yet.
+        ended: whether the job has ended.
+        follow: wait for more.
+    """
+    offset = 0
+    while True:
+        last = ended()
+        if path.exists():
+            with path.open("rb") as handle:
+                if path.stat().st_size < offset:
+                    offset = 0  # its middle was cut
+                handle.seek(offset)
+                while chunk := handle.read(CHUNK_BYTES):
+                    offset += len(chunk)
+                    yield chunk.decode("utf-8", "replace")
+        if not follow or last:
+            return
+        time.sleep(FOLLOW_S)
+
+
+def connect(
+    broker: str | None, logs: Path, topic: str, properties: dict[str, str]
+) -> KafkaSettings:
+    """Give a broker that answers.
+
+    Raises:
+        BrokerUnreachableError: none does; names where it was looked for.
+    """
+    address = find_broker(broker, logs / BROKER_FILE)
+    if address is None:
+        raise BrokerUnreachableError(
+            f"no Kafka broker answers at localhost:9092 and {logs / BROKER_FILE} names none; "
+            "start the mediator, or name a broker with --broker"
+        )
+    settings = KafkaSettings(
+        address.bootstrap, properties=properties, embedded=address.embedded, **topics_for(topic)
+    )
+    wait_for_broker(settings, time.monotonic() + BROKER_WAIT_S)
+    return settings
+
+
+def ask(settings: KafkaSettings, op: str, job_id: str) -> None:
+    """Publish a request about a job and have it confirmed.
+
+    Raises:
+        KafkaDeliveryError: it was not confirmed.
+    """
+    producer = Producer(settings, delivery_timeout_s=10.0)
+    try:
+        value = json.dumps({"op": op, "job_id": job_id}).encode()
+        producer.send(settings.jobs_topic, job_id, value, timeout_s=11.0)
+    finally:
+        producer.close()

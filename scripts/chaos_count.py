@@ -1,0 +1,163 @@
+"""Counts what a chaos run came to: from the topics as they were read, the ledgers and the disk."""
+
+import contextlib
+import hashlib
+import json
+import sqlite3
+import threading
+import time
+from collections import Counter, defaultdict
+from pathlib import Path
+
+from kafka_utils.errors import KafkaUtilsError
+from kafka_utils.reader import TopicReader
+from kafka_utils.settings import KafkaSettings
+from mediator.proc import tree_of
+from mediator.records import ProcessIdentity
+from mediator.states import ENDED
+
+POLL_S = 0.05
+
+
+class Collector:
+    """Reads the status, event and dead-letter topics through every life of the broker.
+
+    Attributes:
+        terminal: per job, the terminal events seen: (sequence number, state).
+        repeats: events published twice to one cluster.
+        letters: SHA-256 of the originals that were answered by a dead letter.
+        duplicates: events that acknowledge a duplicate.
+    """
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._settings = settings
+        self._lock = threading.Lock()
+        self.terminal: dict[str, set[tuple[int, str]]] = defaultdict(set)
+        self.fenced: set[tuple[str, int]] = set()
+        self.repeats = 0
+        self.letters: set[str] = set()
+        self.duplicates = 0
+        self._newest: dict[tuple[str, str], int] = {}
+        self._seen: set[tuple[str, str, int]] = set()
+        self._read_already: set[tuple[str, str, int, int]] = set()
+        self._stop = threading.Event()
+        topics = (settings.status_topic, settings.events_topic, settings.dlq_topic)
+        self._threads = [threading.Thread(target=self._read, args=(topic,)) for topic in topics]
+        for thread in self._threads:
+            thread.start()
+
+    def end(self) -> None:
+        """Stop reading."""
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def answered(self, value: bytes, job_id: str | None) -> bool:
+        """Tell whether a message has its outcome."""
+        with self._lock:
+            if job_id is not None:
+                return job_id in self.terminal
+            return hashlib.sha256(value).hexdigest() in self.letters
+
+    def _read(self, topic: str) -> None:
+        while not self._stop.is_set():
+            try:
+                with TopicReader(self._settings, topic, timeout_s=2.0) as reader:
+                    self._follow(topic, reader)
+            except KafkaUtilsError:
+                self._stop.wait(0.2)
+
+    def _follow(self, topic: str, reader: TopicReader) -> None:
+        cluster = ""
+        last: dict[int, int] = {}
+        while not self._stop.is_set():
+            message = reader.poll(POLL_S)
+            if message is None:
+                continue
+            cluster = cluster or message.cluster_id
+            if message.cluster_id != cluster or message.offset <= last.get(message.partition, -1):
+                return
+            last[message.partition] = message.offset
+            place = (cluster, topic, message.partition, message.offset)
+            with self._lock, contextlib.suppress(ValueError):
+                if place not in self._read_already:
+                    self._read_already.add(place)
+                    self._take(topic, cluster, json.loads(message.value or b"{}"))
+
+    def _take(self, topic: str, cluster: str, record: dict) -> None:
+        if topic == self._settings.dlq_topic:
+            self.letters.add(record["original_sha256"])
+            return
+        self.duplicates += record.get("kind") == "duplicate"
+        if record.get("kind") != "state":
+            return
+        job_id, seq, state = record["job_id"], record["seq"], record["state"]
+        place = (cluster + topic, job_id, seq)
+        told_again = bool(record["data"].get("told_again"))
+        self.repeats += place in self._seen and not told_again
+        self._seen.add(place)
+        if not told_again:
+            newest = self._newest.get(place[:2], 0)
+            if seq < newest:
+                self.fenced.add((job_id, seq))
+                return
+            self._newest[place[:2]] = seq
+        if state in ENDED:
+            self.terminal[job_id].add((seq, state))
+
+
+def rows(ledger: Path) -> list[sqlite3.Row]:
+    """Give the jobs in a ledger."""
+    uri = f"{ledger.resolve().as_uri()}?mode=ro"
+    with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=10)) as connection:
+        connection.row_factory = sqlite3.Row
+        return connection.execute("SELECT * FROM jobs").fetchall()
+
+
+def zombie_rows(ledgers: list[Path]) -> int:
+    """Count the jobs that a ledger holds for running while no process runs them."""
+    zombies = 0
+    for ledger in ledgers:
+        for row in rows(ledger):
+            if row["state"] == "running":
+                known = row["pid"] is not None
+                identity = (
+                    ProcessIdentity(row["boot_id"], row["pid"], row["start_ticks"])
+                    if known else None
+                )  # fmt: skip
+                zombies += not tree_of(identity, row["run_token"] or "-")
+    return zombies
+
+
+def slots_at_work(ledgers: list[Path], for_s: float) -> set[tuple[str, str]]:
+    """Give the slots seen at work for a while, each with its ledger."""
+    seen: set[tuple[str, str]] = set()
+    until = time.monotonic() + for_s
+    while time.monotonic() < until:
+        for ledger in ledgers:
+            seen |= {(str(ledger), r["slot"]) for r in rows(ledger) if r["state"] == "running"}
+        time.sleep(POLL_S)
+    return seen
+
+
+def run_to_completion(log_roots: list[Path]) -> Counter[str]:
+    """Count, per job, the attempts that left a result."""
+    found: Counter[str] = Counter()
+    for root in log_roots:
+        for path in root.glob("*/result*.json"):
+            found[path.parent.name] += 1
+    return found
+
+
+def verdict(collector: Collector, job_ids: list[str], ledgers: list[Path]) -> dict[str, int]:
+    """Count what was lost, told twice or run twice."""
+    succeeded = Counter(r["job_id"] for p in ledgers for r in rows(p) if r["state"] == "succeeded")
+    completed = run_to_completion([ledger.parent for ledger in ledgers])
+    told = collector.terminal
+    return {
+        "lost": sum(not told.get(j) or succeeded[j] == 0 for j in job_ids),
+        "double_terminal": sum(len(told.get(j, ())) > 1 or succeeded[j] > 1 for j in job_ids),
+        "run_twice": sum(completed[j] > 1 for j in job_ids),
+        "repeated_events": collector.repeats,
+        "fenced_events": len(collector.fenced),
+    }

@@ -1,0 +1,234 @@
+"""Several mediators: whose a job is, and who may speak of it, decided by one order for all."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from test_mediator_intake import Desk, train
+
+from configs import Roots
+from mediator.events import EPOCH_STRIDE, Topics
+from mediator.intake import Intake, Outcome
+from mediator.ledger import Ledger
+from mediator.peers import SharedMemory
+from mediator.records import Control, NewJob, Source
+from mediator.states import JobState
+
+TOPICS = Topics("status", "events", "letters", "jobs")
+
+
+class Pair:
+    """Two ledgers and one status topic that both have read to its end."""
+
+    def __init__(self, folder: Path) -> None:
+        self.log: list[tuple[bytes | None, bytes]] = []
+        self.desks = []
+        self.memories: list[SharedMemory] = []
+        self.taken = [0, 0]
+        for number in range(2):
+            (folder / str(number)).mkdir()
+            desk = Desk(folder / str(number))
+            memory = SharedMemory(desk.ledger.mediator, "jobs")
+            desk.intake = Intake(desk.ledger, Roots.below(desk.project), memory)
+            self.desks.append(desk)
+            self.memories.append(memory)
+
+    def publish(self, number: int) -> None:
+        """Send what a ledger owes the status topic; nobody reads it yet."""
+        ledger = self.desks[number].ledger
+        entries = ledger.unsent(0, 10**6)
+        self.log += [((e.key or "").encode(), e.payload) for e in entries if e.topic == "status"]
+        ledger.mark_sent([e.entry_id for e in entries])
+
+    def read(self, number: int) -> None:
+        """Let a mediator read to the end."""
+        for key, value in self.log[self.taken[number] :]:
+            self.memories[number].read(key, value)
+        self.taken[number] = len(self.log)
+
+    def owner(self, number: int, job_id: str = "a") -> int | None:
+        """Give whose a job is, as a mediator sees it."""
+        known = self.memories[number].known(job_id)
+        ids = [memory.me for memory in self.memories]
+        return None if known is None else ids.index(known.mediator)
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Iterator[Pair]:
+    """Give two mediators."""
+    pair = Pair(tmp_path)
+    yield pair
+    for desk in pair.desks:
+        desk.ledger.close()
+
+
+def test_of_two_claims_the_first_on_the_topic_holds(pair: Pair) -> None:
+    """Two copies of a message on two partitions: both see the same winner."""
+    for desk in pair.desks:
+        assert desk.give(train(job_id="a")) is Outcome.ACCEPTED
+    pair.publish(1)
+    pair.publish(0)
+    pair.read(0)
+    pair.read(1)
+    assert pair.owner(0) == pair.owner(1) == 1
+
+
+def test_a_job_that_is_elsewhere_is_watched_not_run(pair: Pair) -> None:
+    """The message of another mediator's job is remembered and keeps its offset open."""
+    pair.desks[0].give(train(job_id="a"))
+    pair.publish(0)
+    pair.read(1)
+    pair.desks[1].offset = 10
+    assert pair.desks[1].give(train(job_id="a")) is Outcome.DUPLICATE
+    ledger = pair.desks[1].ledger
+    assert ledger.job("a") is None
+    assert [w.job.job_id for w in ledger.watches()] == ["a"]
+    assert ledger.open_offsets("cluster", "jobs") == {0: 11}
+    (event,) = pair.desks[1].events()
+    assert (event["kind"], event["seq"]) == ("duplicate", 0)
+
+
+def test_another_spec_under_another_mediators_id_is_refused(pair: Pair) -> None:
+    """And nothing is said of the job itself."""
+    pair.desks[0].give(train(job_id="a"))
+    pair.publish(0)
+    pair.read(1)
+    assert pair.desks[1].give(train(job_id="a", seed=5)) is Outcome.CONFLICT
+    assert pair.desks[1].give({**train(job_id="a"), "nonsense": 1}) is Outcome.REFUSED
+    assert len(pair.desks[1].letters()) == 2
+    assert pair.desks[1].events() == []
+
+
+def test_taking_over_fences_the_older_owner(pair: Pair) -> None:
+    """The next epoch prevails everywhere, and its numbers lie above the old ones."""
+    pair.desks[0].give(train(job_id="a"))
+    pair.publish(0)
+    pair.read(1)
+    pair.desks[1].give(train(job_id="a"))
+    (watch,) = pair.desks[1].ledger.watches()
+    known = pair.memories[1].known("a")
+    assert pair.desks[1].intake.take_over(watch, known)
+    pair.publish(1)
+    pair.read(0)
+    assert pair.owner(0) == 1
+    job = pair.desks[1].ledger.job("a")
+    assert job is not None and (job.epoch, job.event_seq) == (2, EPOCH_STRIDE + 1)
+    old = pair.desks[0].ledger
+    old.move("a", JobState.RUNNING)
+    old.give_up("a")
+    assert old.job("a") is None and old.unsent(0, 9) == []
+    assert [w.job.job_id for w in old.watches()] == ["a"]
+
+
+def test_a_late_word_of_the_older_owner_changes_nothing(pair: Pair) -> None:
+    """What a paused mediator still had in its client is void for every reader."""
+    pair.desks[0].give(train(job_id="a"))
+    pair.publish(0)
+    pair.read(1)
+    pair.desks[1].give(train(job_id="a"))
+    pair.desks[1].intake.take_over(pair.desks[1].ledger.watches()[0], pair.memories[1].known("a"))
+    pair.publish(1)
+    pair.desks[0].ledger.move("a", JobState.RUNNING)
+    pair.desks[0].ledger.move("a", JobState.SUCCEEDED)
+    pair.publish(0)
+    for number in (0, 1):
+        pair.read(number)
+        known = pair.memories[number].known("a")
+        assert known is not None and known.state is JobState.QUEUED
+        assert pair.owner(number) == 1
+
+
+def test_a_forgetful_broker_is_told_again(pair: Pair) -> None:
+    """States and open requests, with the numbers they had."""
+    ledger = pair.desks[0].ledger
+    pair.desks[0].give(train(job_id="a"))
+    ledger.note_control(Control("cancel", "later", "x/jobs/0/7"), "jobs", Source("x", "jobs", 0, 7))
+    pair.publish(0)
+    pair.log.clear()
+    assert ledger.restate("new") == 1 and ledger.cluster() == "new"
+    pair.publish(0)
+    told = [json.loads(value) for _, value in pair.log]
+    assert [(t["kind"], t.get("seq")) for t in told] == [("state", 1), ("control", None)]
+    pair.read(1)
+    assert pair.owner(1) == 0
+
+
+def test_records_of_other_topics_and_nonsense_are_left_alone() -> None:
+    """The status topic may be shared; whatever lies there does no harm."""
+    memory = SharedMemory("me", "jobs")
+    nameless = b'{"kind": "state", "jobs_topic": "jobs"}'
+    unknown = b'{"kind": "control", "jobs_topic": "jobs", "op": "rm", "job_id": 3}'
+    for value in (None, b"", b"[]", b"{", nameless, unknown):
+        told = memory.read(b"a", value)
+        assert told.job_id is None and told.control is None
+
+
+def test_a_tombstone_waits_for_its_job(tmp_path: Path) -> None:
+    """Cancelled before it came: it is queued and to be cancelled in one transaction."""
+    ledger = Ledger(tmp_path, TOPICS)
+    control = Control("cancel", "a", "c/jobs/0/1")
+    assert ledger.note_control(control, "jobs", Source("c", "jobs", 0, 1))
+    assert not ledger.note_control(control, "jobs", None)
+    ledger.close()
+    ledger = Ledger(tmp_path, TOPICS)
+    ledger.accept(Source("c", "jobs", 0, 2), NewJob("a", "train", "{}", "h"))
+    assert ledger.to_cancel() == ["a"] and ledger.open_controls() == []
+    ledger.close()
+
+
+class Sharers(RuleBasedStateMachine):
+    """Two mediators, messages and takeovers in any order: both always agree on the owner."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        import tempfile
+
+        self.folder = tempfile.TemporaryDirectory()
+        self.pair = Pair(Path(self.folder.name))
+
+    def teardown(self) -> None:
+        """Close the ledgers."""
+        for desk in self.pair.desks:
+            desk.ledger.close()
+        self.folder.cleanup()
+
+    @rule(number=st.integers(0, 1))
+    def message(self, number: int) -> None:
+        """A copy of the message comes to a mediator."""
+        self.pair.desks[number].give(train(job_id="a"))
+
+    @rule(number=st.integers(0, 1))
+    def publish(self, number: int) -> None:
+        """A mediator sends what it owes."""
+        self.pair.publish(number)
+
+    @rule(number=st.integers(0, 1))
+    def read(self, number: int) -> None:
+        """A mediator reads to the end, and gives up what is not its own."""
+        self.pair.read(number)
+        ledger, owner = self.pair.desks[number].ledger, self.pair.owner(number)
+        job, known = ledger.job("a"), self.pair.memories[number].known("a")
+        if job is not None and known is not None and known.epoch >= job.epoch and owner != number:
+            ledger.give_up("a")
+
+    @rule(number=st.integers(0, 1))
+    def take_over(self, number: int) -> None:
+        """A mediator holds the other one for dead."""
+        for watch in self.pair.desks[number].ledger.watches():
+            known = self.pair.memories[number].known("a")
+            if known is not None and self.pair.owner(number) != number:
+                self.pair.desks[number].intake.take_over(watch, known)
+
+    @invariant()
+    def readers_agree(self) -> None:
+        """Whoever has read everything gives the same answer."""
+        if self.pair.taken[0] == self.pair.taken[1] == len(self.pair.log):
+            assert self.pair.owner(0) == self.pair.owner(1)
+
+
+Sharers.TestCase.settings = settings(max_examples=20, stateful_step_count=20, deadline=None)
+TestSharers = Sharers.TestCase
