@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nerfcore.data.array_file import ArrayFile, Scalar
+from nerfcore.data.borders import border_mask
 from nerfcore.data.records import ImageSet
 from nerfcore.errors import DataError
 
@@ -94,6 +95,7 @@ def _joined(sets: Iterable[ImageSet]) -> ImageSet:
         np.concatenate([one.intrinsics for one in every]),
         np.concatenate([one.widths_px for one in every]),
         np.concatenate([one.heights_px for one in every]),
+        any(one.find_borders for one in every),
     )
 
 
@@ -150,7 +152,7 @@ class ImageStore:
         counts = sizes.astype(np.int64).prod(axis=1)
         self.offsets = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int64)[: len(counts)]
         total = int(counts.sum())
-        masked = any(path is not None for path in every.valid_paths)
+        masked = every.find_borders or any(path is not None for path in every.valid_paths)
         in_files = total * (4 if masked else 3) > budget_bytes
         self.pixels = _buffer((total, 3), np.uint8, in_files)
         self.valid = _buffer((total,), np.bool_, in_files) if masked else None
@@ -176,7 +178,8 @@ class ImageStore:
         size = (int(self.widths[index]), int(self.heights[index]))
         self.pixels[self._span(index)] = _shrunk(picture, size).reshape(-1, 3)
         if self.valid is not None:
-            self.valid[self._span(index)] = _valid_pixels(mask_path, listed, size)
+            border = border_mask(picture) if every.find_borders and mask_path is None else None
+            self.valid[self._span(index)] = _valid_pixels(mask_path, border, listed, size)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -219,13 +222,19 @@ def _buffer(
 
 
 def _valid_pixels(
-    path: Path | None, listed: tuple[int, int], size: tuple[int, int]
+    path: Path | None,
+    border: NDArray[np.bool_] | None,
+    listed: tuple[int, int],
+    size: tuple[int, int],
 ) -> NDArray[np.bool_]:
-    """Which pixels of a reduced image are valid, bool[H * W]."""
-    if path is None:
+    """Which pixels of a reduced image are valid, bool[H * W]: by its mask, or its borders."""
+    if path is not None:
+        mask = read_mask(path)
+        _check_size(path, mask.shape, listed)
+    elif border is not None:
+        mask = np.where(border, 0, 255).astype(np.uint8)
+    else:
         return np.ones(size[0] * size[1], np.bool_)
-    mask = read_mask(path)
-    _check_size(path, mask.shape, listed)
     # A reduced pixel counts only when all it averages is valid.
     return (_shrunk(mask, size) == 255).reshape(-1)
 
