@@ -94,9 +94,9 @@ class Collector:
         job_id, seq, state = record["job_id"], record["seq"], record["state"]
         place = (cluster + topic, job_id, seq)
         told_again = bool(record["data"].get("told_again"))
-        self.repeats += place in self._seen and not told_again
-        self._seen.add(place)
         if not told_again:
+            self.repeats += place in self._seen
+            self._seen.add(place)
             newest = self._newest.get(place[:2], 0)
             if seq < newest:
                 self.fenced.add((job_id, seq))

@@ -88,7 +88,7 @@ class Bench:
     def make_dataset(self) -> None:
         """Make a dataset that is one for the mediator; fake runners do not look into it."""
         dataset = self.project / "data/drz/out/city"
-        (dataset / "masks/g22").mkdir(parents=True)
+        (dataset / "masks/g22").mkdir(parents=True, exist_ok=True)
         (dataset / "dataset.json").write_text("{}")
         (dataset / "masks/g22/partition.json").write_text("{}")
 
@@ -150,6 +150,11 @@ class Bench:
             return job if job is not None and job.state == state else None
 
         return wait_for(f"job {job_id} {state}", there, deadline_s)
+
+    def state_is(self, job_id: str, state: str) -> bool:
+        """Tell whether a job is here and in a state."""
+        job = self.job(job_id)
+        return job is not None and job.state == state
 
     def runs(self, job_id: str) -> list[int]:
         """Give the process numbers of a job's runs so far."""
