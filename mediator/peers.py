@@ -72,10 +72,14 @@ class SharedMemory:
         self._clock = clock
         self._jobs: dict[str, Known] = {}
         self._peers: dict[str, _Peer] = {}
+        self.own_word_at: float | None = None
 
-    def begin_anew(self) -> None:
-        """Forget the jobs, before the topic is read from its beginning; peers get a new lease."""
-        self._jobs.clear()
+    def renew_leases(self) -> None:
+        """Give every peer a new lease, after a time in which none could have been heard.
+
+        The jobs stay: reading records again changes nothing, and a broker that lost its log must
+        not make this mediator forget what it has read.
+        """
         now = self._clock()
         self._peers = {name: replace(peer, heard_at=now) for name, peer in self._peers.items()}
 
@@ -109,6 +113,8 @@ class SharedMemory:
         sender = str(record.get("mediator"))
         if sender != self.me:
             self._hear(sender, record)
+        elif record.get("kind") == "mediator":
+            self.own_word_at = self._clock()
         kind = record.get("kind")
         if kind == "control":
             return Told(control=_control(record))

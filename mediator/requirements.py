@@ -12,8 +12,9 @@ from configs.artifacts import CHECKPOINT_INDEX, CHECKPOINT_MANIFEST, JobFolder
 from configs.paths import resolve_partition
 from mediator.states import JobState
 
-DATASET_FILE = "dataset.json"
-PARTITION_FILE = "partition.json"
+# Any one of them makes a folder a dataset, or a partition; the second is the reference system's.
+DATASET_FILES = ("dataset.json", "coordinates.pt")
+PARTITION_FILES = ("partition.json", "params.pt")
 _WILL_HAVE_ONE = frozenset({JobState.QUEUED, JobState.RUNNING, JobState.INTERRUPTED})
 
 
@@ -53,23 +54,27 @@ def _check_data(job: Job, roots: Roots) -> None:
             "data_path",
             job.data_path,
         )
-    if not (dataset / DATASET_FILE).is_file():
+    if not _holds_one(dataset, DATASET_FILES):
         raise JobRefused.because(
-            f"{dataset / DATASET_FILE} is missing; make the dataset with "
+            f"{dataset} holds neither {' nor '.join(DATASET_FILES)}; make the dataset with "
             "scripts/prepare_dataset.py",
             "data_dirname",
             job.data_dirname,
         )
     partition = resolve_partition(roots, dataset, job.mask_dirname)
-    if not (partition / PARTITION_FILE).is_file():
+    if not _holds_one(partition, PARTITION_FILES):
         raise JobRefused.because(
-            f"{partition / PARTITION_FILE} is missing; make the partition with "
+            f"{partition} holds neither {' nor '.join(PARTITION_FILES)}; make the partition with "
             "scripts/create_clusters.py",
             "mask_dirname",
             job.mask_dirname,
         )
     if isinstance(job, EvalJob | ViewJob) and job.batch is not None:
         _check_batch(dataset, job.batch)
+
+
+def _holds_one(folder: Path, names: tuple[str, ...]) -> bool:
+    return any((folder / name).is_file() for name in names)
 
 
 def _check_batch(dataset: Path, batch: str) -> None:

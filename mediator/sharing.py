@@ -83,6 +83,7 @@ class Sharing:
         self._caught_up = False
         self._told_all = False
         self._settled = True
+        self._heard_itself = True
         self._settle_until = 0.0
         self._in_touch_at: float | None = None
         self._next_look = 0.0
@@ -149,7 +150,8 @@ class Sharing:
         self._caught_up = self._told_all = False
         embedded = line.settings.embedded
         self._lease_s = self._wished_lease_s or (EMBEDDED_LEASE_S if embedded else LEASE_S)
-        self._memory.begin_anew()
+        self._memory.renew_leases()
+        self._memory.own_word_at = None
         before = self._ledger.cluster()
         if before != line.cluster_id:
             count = self._ledger.restate(line.cluster_id)
@@ -249,7 +251,7 @@ class Sharing:
             return
         first = self._next_beat == 0.0
         self._next_beat = now + self._lease_s / 4
-        if first or self._ledger.has_unfinished():
+        if first or self._ledger.has_unfinished() or self._ledger.watches():
             self._send_beat(line, left=False)
 
     def _send_beat(self, line: Line, *, left: bool) -> None:
@@ -282,8 +284,20 @@ class Sharing:
         if not self._settled:
             waiting = [m for m in self._company if not self._is_settled(m, line.cluster_id)]
             self._settled = not waiting or now >= self._settle_until
-        if self._settled:
+        if self._settled and self._hears_itself(now):
             self._take_over_orphans()
+
+    def _hears_itself(self, now: float) -> bool:
+        """Tell whether the broker passes on signs of life: this mediator's own came back lately.
+
+        While it does not, silence says nothing of the others; afterwards they get a new lease.
+        """
+        heard_at = self._memory.own_word_at
+        hears = heard_at is not None and now - heard_at < self._lease_s / 2
+        if hears and not self._heard_itself:
+            self._memory.renew_leases()
+        self._heard_itself = hears
+        return hears
 
     def _is_settled(self, mediator: str, cluster_id: str) -> bool:
         return self._memory.is_ready_on(mediator, cluster_id)

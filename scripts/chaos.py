@@ -5,9 +5,12 @@
 
 Two mediators with log roots of their own share an embedded broker; three foreign clients publish
 jobs, duplicates of them and garbage. At random moments a mediator, a runner or the broker gets
-kill -9, the broker or a mediator is stopped for a while, or a mediator vanishes with its runners
-for longer than its lease. The embedded broker loses its log when it is killed, so the clients
-publish again what was not answered, as any at-least-once producer would; `republished` counts that.
+kill -9, or the broker or a mediator is stopped for a while. With --machines a mediator also
+vanishes with its runners for longer than its lease: a job that it had done and could not tell of
+is then rightly run again elsewhere, and `run_twice` counts it.
+
+The embedded broker loses its log when it is killed, so the clients publish again what was not
+answered, as any at-least-once producer would; `republished` counts that.
 
 Every number is counted from the topics, as a reader of their own saw them, the two ledgers, the job
 folders and /proc. Exit code 0 when nothing was lost, told twice, run twice or left over, else 1.
@@ -224,7 +227,9 @@ class Post:
             client.end()
 
 
-def run(world: World, mail: list[Mail], seconds: float, collector: Collector) -> Post:
+def run(
+    world: World, mail: list[Mail], seconds: float, collector: Collector, *, machines: bool
+) -> Post:
     """Publish and harm for three fifths of the time, then let everything come to its end.
 
     A slow machine may need longer for the end; it is given up after twice the time.
@@ -233,13 +238,13 @@ def run(world: World, mail: list[Mail], seconds: float, collector: Collector) ->
     began = time.monotonic()
     calm_at, end_at = began + 0.6 * seconds, began + 2 * seconds
     next_harm = began + 2.0
-    deck = ["runner", "mediator", *RARE_DEEDS] + ["machine"] * (seconds >= 120)
+    deck = ["runner", "mediator", *RARE_DEEDS]
     world.rng.shuffle(deck)
     while time.monotonic() < end_at and not (post.done and time.monotonic() > calm_at):
         now = time.monotonic()
         world.keep()
         if now < calm_at and now >= next_harm:
-            more = ("machine",) if seconds >= 120 and now < calm_at - 30 else ()
+            more = ("machine",) if machines and now < calm_at - 30 else ()
             harm(world, deck.pop() if deck else world.rng.choice((*DEEDS, *more)))
             next_harm = now + world.rng.expovariate(1.0 / min(4.0, seconds / 20))
         share = min(1.0, (now - began) / (0.5 * seconds))
@@ -286,7 +291,9 @@ def _probe_wave(
     return len(post.unanswered())
 
 
-def chaos(jobs: int, seconds: float, seed: int, garbage_count: int, folder: Path) -> dict[str, int]:
+def chaos(
+    jobs: int, seconds: float, seed: int, garbage_count: int, folder: Path, *, machines: bool
+) -> dict[str, int]:
     """Run it all and return the numbers."""
     world = make_world(folder, seed)
     mail = make_mail(jobs, random.Random(seed), garbage_count)
@@ -298,7 +305,7 @@ def chaos(jobs: int, seconds: float, seed: int, garbage_count: int, folder: Path
     collector = Collector(settings)
     began = time.monotonic()
     try:
-        post = run(world, mail, seconds, collector)
+        post = run(world, mail, seconds, collector, machines=machines)
         for actor in (world.broker, *world.mediators):
             actor.signal(signal.SIGCONT)
         world.keep()
@@ -328,12 +335,15 @@ def main(
     garbage_count: Annotated[
         int | None, typer.Option("--garbage", min=0, help="default 100 a job")
     ] = None,
+    machines: Annotated[
+        bool, typer.Option("--machines", help="whole machines vanish beyond their lease too")
+    ] = False,
     keep: Annotated[bool, typer.Option("--keep", help="keep the folder of the run")] = False,
 ) -> None:
     """Run jobs under kill -9 and count what became of them."""
     folder = Path(tempfile.mkdtemp(prefix="skyline-chaos-"))
     wanted = 100 * jobs if garbage_count is None else garbage_count
-    numbers = chaos(jobs, seconds, seed, wanted, folder)
+    numbers = chaos(jobs, seconds, seed, wanted, folder, machines=machines)
     table = Table("number", "value", title="chaos")
     for name, value in numbers.items():
         mark = " <- must be 0" if name in MUST_BE_ZERO and value else ""
