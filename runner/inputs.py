@@ -14,8 +14,9 @@ from configs.artifacts import CHECKPOINT_INDEX, CHECKPOINT_MANIFEST, JobFolder
 from configs.paths import resolve_checkpoint, resolve_data, resolve_partition
 from nerfcore.errors import CheckpointError, DataError
 
-DATASET_FILE = "dataset.json"
-PARTITION_FILE = "partition.json"
+# Any one of them makes a folder a dataset, or a partition; the second is the reference system's.
+DATASET_FILES = ("dataset.json", "coordinates.pt")
+PARTITION_FILES = ("partition.json", "params.pt")
 TRAIN_AGAIN = "use another checkpoint (prefix) or train again"
 
 
@@ -24,8 +25,8 @@ class Inputs:
     """The folders a job reads.
 
     Attributes:
-        dataset: holds dataset.json.
-        partition: holds partition.json.
+        dataset: holds one of DATASET_FILES.
+        partition: holds one of PARTITION_FILES.
         checkpoint: holds manifest.json; None when the job names none.
     """
 
@@ -43,16 +44,18 @@ def find_inputs(job: Job, roots: Roots) -> Inputs:
         CheckpointError: the checkpoint is missing, unreadable or truncated.
     """
     dataset = resolve_data(roots, job.data_path, job.data_dirname)
-    if not (dataset / DATASET_FILE).is_file():
+    if not _holds_one(dataset, DATASET_FILES):
         raise DataError(
-            f"data_dirname = {job.data_dirname}: {dataset / DATASET_FILE} is missing; make the "
-            "dataset with scripts/prepare_dataset.py, or mend data_path or data_dirname"
+            f"data_dirname = {job.data_dirname}: {dataset} holds neither "
+            f"{' nor '.join(DATASET_FILES)}; make the dataset with scripts/prepare_dataset.py, or "
+            "mend data_path or data_dirname"
         )
     partition = resolve_partition(roots, dataset, job.mask_dirname)
-    if not (partition / PARTITION_FILE).is_file():
+    if not _holds_one(partition, PARTITION_FILES):
         raise DataError(
-            f"mask_dirname = {job.mask_dirname}: {partition / PARTITION_FILE} is missing; make "
-            "the partition with scripts/create_clusters.py, or mend mask_dirname"
+            f"mask_dirname = {job.mask_dirname}: {partition} holds neither "
+            f"{' nor '.join(PARTITION_FILES)}; make the partition with scripts/create_clusters.py, "
+            "or mend mask_dirname"
         )
     if isinstance(job, EvalJob | ViewJob) and job.batch is not None:
         _check_batch(dataset, job.batch)
@@ -84,6 +87,10 @@ def own_checkpoint(folder: JobFolder) -> Path | None:
     if not (folder.checkpoints / CHECKPOINT_INDEX).is_file():
         return None
     return find_checkpoint(folder.root, "last")
+
+
+def _holds_one(folder: Path, names: tuple[str, ...]) -> bool:
+    return any((folder / name).is_file() for name in names)
 
 
 def _check_batch(dataset: Path, name: str) -> None:

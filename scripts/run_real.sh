@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs the whole pipeline on a real flight: prepare, cluster, train (joint and fomaml), evaluate,
-# view; every job is published to the Kafka topic and run by a mediator.
+# Runs the whole pipeline on a real flight: prepare, cluster, report, train (joint and fomaml),
+# evaluate, view; every job is published to the Kafka topic and run by a mediator.
 #
 #   scripts/run_real.sh DATA_DIR [NAME]
 #
@@ -34,9 +34,11 @@ else
   $python scripts/prepare_dataset.py --data_path "$data_dir" --output_path "$dataset" \
     $ecef --val_split 0.12
 fi
-[ -f "$dataset/masks/$masks/partition.json" ] ||
+if [ ! -f "$dataset/masks/$masks/partition.json" ]; then
   $python scripts/create_clusters.py --data_path "$dataset" --grid_dim "$rows" "$columns" \
     --cluster_2d --boundary_margin 1.05 --output "$masks"
+  $python scripts/inspect_dataset.py "$dataset" --clusters "$masks"
+fi
 
 mediator_pid=
 stop_mediator() { [ -z "$mediator_pid" ] || { kill -TERM "$mediator_pid" && wait "$mediator_pid" || true; }; }

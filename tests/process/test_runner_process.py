@@ -145,13 +145,15 @@ def refuse(place: Place, code: ExitCode, *parts: str, **fields: Any) -> None:
 
 
 def test_a_missing_dataset_is_named(place: Place) -> None:
-    """No dataset: field, file and mend, before torch is imported."""
-    refuse(place, ExitCode.BAD_DATA, "data_dirname", "prepare_dataset.py", data_dirname="other")
+    """No dataset: field, both formats' files and mend, before torch is imported."""
+    parts = ("data_dirname", "dataset.json nor coordinates.pt", "prepare_dataset.py")
+    refuse(place, ExitCode.BAD_DATA, *parts, data_dirname="other")
 
 
 def test_a_missing_partition_is_named(place: Place) -> None:
-    """No partition: field, file and mend."""
-    refuse(place, ExitCode.BAD_DATA, "mask_dirname", "create_clusters.py", mask_dirname="other")
+    """No partition: field, both formats' files and mend."""
+    parts = ("mask_dirname", "partition.json nor params.pt", "create_clusters.py")
+    refuse(place, ExitCode.BAD_DATA, *parts, mask_dirname="other")
 
 
 def test_a_missing_batch_is_named(place: Place) -> None:
