@@ -19,6 +19,7 @@ import contextlib
 import ctypes
 import gc
 import importlib
+import itertools
 import json
 import logging
 import os
@@ -35,6 +36,7 @@ MODULES = ("runner.__main__", "runner.device", "runner.ops.train", "runner.ops.e
            "runner.ops.view")  # fmt: skip
 PACKET_BYTES = 1 << 18
 NEVER_BEGAN = 70
+IDLE_MS = 5
 _THREADS_OF_BLAS = (
     "scipy_openblas_set_num_threads64_", "scipy_openblas_set_num_threads",
     "openblas_set_num_threads64_", "openblas_set_num_threads",
@@ -89,56 +91,99 @@ def _import_all() -> str | None:
     return None
 
 
+class _Nursery:
+    """The forked processes: one that waits for its job, and the runners.
+
+    Attributes:
+        spare: the waiting process's number, or None.
+        gates: by process, the pipe through which it gets its job and then its "go".
+        watches: by pidfd, the process.
+    """
+
+    def __init__(self, line: socket.socket, poll: select.poll) -> None:
+        self._line = line
+        self._poll = poll
+        self.spare: int | None = None
+        self.gates: dict[int, int] = {}
+        self.watches: dict[int, int] = {}
+
+    def fork(self) -> int | None:
+        """Fork a process ahead of its job; in the child give the pipe to read the job from."""
+        reader, writer = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            _close_all_but(reader, self._line.fileno())
+            return reader
+        os.close(reader)
+        self.spare = pid
+        self.gates[pid] = writer
+        watch = os.pidfd_open(pid)
+        self.watches[watch] = pid
+        self._poll.register(watch, select.POLLIN)
+        return None
+
+    def hand_over(self, request: bytes) -> None:
+        """Give the waiting process its job."""
+        if self.spare is not None:
+            with contextlib.suppress(BrokenPipeError):
+                os.write(self.gates[self.spare], request + b"\n")
+        self.spare = None
+
+    def let_go(self, pid: int) -> None:
+        """Let a runner begin that the mediator has written down."""
+        gate = self.gates.pop(pid, None)
+        if gate is not None:
+            with contextlib.suppress(BrokenPipeError):
+                os.write(gate, b"g")
+            os.close(gate)
+
+    def bury(self, watch: int) -> None:
+        """Tell of a process that has ended."""
+        self._poll.unregister(watch)
+        pid = self.watches.pop(watch)
+        os.close(watch)
+        if (gate := self.gates.pop(pid, None)) is not None:
+            os.close(gate)
+        if pid == self.spare:
+            self.spare = None
+        _, status = os.waitpid(pid, 0)
+        _say(self._line, {"pid": pid, "exit": os.waitstatus_to_exitcode(status)})
+
+
 def _serve(line: socket.socket) -> list[str] | None:
-    """Fork runners on request; give None at the end, and in a child its arguments."""
+    """Fork runners on request; give None at the end, and in a child its arguments.
+
+    A process is forked ahead, when nothing else is to be done: copying the page tables of a process
+    with the engine in it takes longer than all the rest of a start.
+    """
     poll = select.poll()
     poll.register(line.fileno(), select.POLLIN)
-    children: dict[int, int] = {}
-    gates: dict[int, int] = {}
+    nursery = _Nursery(line, poll)
     while True:
-        for descriptor, _ in poll.poll():
+        events = poll.poll(IDLE_MS if nursery.spare is None else None)
+        if not events and (gate := nursery.fork()) is not None:
+            return _become_runner(line, gate)
+        for descriptor, _ in events:
             if descriptor != line.fileno():
-                poll.unregister(descriptor)
-                _bury(line, children.pop(descriptor), descriptor, gates)
+                nursery.bury(descriptor)
                 continue
             packet = line.recv(PACKET_BYTES)
             if not packet:
                 return None
             request = json.loads(packet)
             if "go" in request:
-                _open_gate(gates.pop(request["go"], None))
+                nursery.let_go(request["go"])
                 continue
-            reader, writer = os.pipe()
-            pid = os.fork()
-            if pid == 0:
-                return _become_runner(line, request, reader)
-            os.close(reader)
-            gates[pid] = writer
-            watch = os.pidfd_open(pid)
-            children[watch] = pid
-            poll.register(watch, select.POLLIN)
-
-
-def _bury(line: socket.socket, pid: int, watch: int, gates: dict[int, int]) -> None:
-    os.close(watch)
-    if (gate := gates.pop(pid, None)) is not None:
-        os.close(gate)
-    _, status = os.waitpid(pid, 0)
-    _say(line, {"pid": pid, "exit": os.waitstatus_to_exitcode(status)})
-
-
-def _open_gate(gate: int | None) -> None:
-    if gate is None:
-        return
-    with contextlib.suppress(BrokenPipeError):
-        os.write(gate, b"g")
-    os.close(gate)
+            if nursery.spare is None and (gate := nursery.fork()) is not None:
+                return _become_runner(line, gate)
+            nursery.hand_over(packet)
 
 
 # --- in the child ------------------------------------------------------------------------------
 
 
-def _become_runner(line: socket.socket, request: dict[str, Any], gate: int) -> list[str]:
+def _become_runner(line: socket.socket, gate: int) -> list[str]:
+    request = _read_request(gate)
     try:
         os.setsid()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -153,14 +198,24 @@ def _become_runner(line: socket.socket, request: dict[str, Any], gate: int) -> l
         os._exit(NEVER_BEGAN)
     _say(line, {"id": request["id"], "pid": os.getpid()})
     line.close()
-    os.set_inheritable(gate, False)
-    _close_all_but(gate)
     if not os.read(gate, 1):
         os._exit(NEVER_BEGAN)
     os.close(gate)
     _give_threads_back()
     sys.argv = ["runner", *request["argv"]]
     return list(request["argv"])
+
+
+def _read_request(gate: int) -> dict[str, Any]:
+    """Wait for the job; end with the spawner if none comes."""
+    received = b""
+    while not received.endswith(b"\n"):
+        # the "go" comes only after the answer, so nothing can follow the line's end
+        chunk = os.read(gate, PACKET_BYTES)
+        if not chunk:
+            os._exit(NEVER_BEGAN)
+        received += chunk
+    return json.loads(received)
 
 
 def _redirect(log: str) -> None:
@@ -173,10 +228,11 @@ def _redirect(log: str) -> None:
     os.close(nothing)
 
 
-def _close_all_but(kept: int) -> None:
+def _close_all_but(*kept: int) -> None:
     last = max(int(name) for name in os.listdir("/proc/self/fd"))  # noqa: PTH208 - a moving folder
-    os.closerange(3, kept)
-    os.closerange(kept + 1, last + 1)
+    edges = [2, *sorted(kept), last + 1]
+    for low, high in itertools.pairwise(edges):
+        os.closerange(low + 1, high)
 
 
 def _write_mark(name: str, value: str) -> None:
