@@ -17,6 +17,7 @@ from nerfcore.data.prepare import PrepareSettings, prepare_dataset
 from nerfcore.data.reference_partition import read_reference_masks
 from nerfcore.data.tensor_file import load_tensors
 from nerfcore.errors import DataError
+from nerfcore.survey.experts import choose_partition
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 EXAMPLE = DATA / "drz_reference_format" / "out" / "example"
@@ -116,6 +117,15 @@ def test_everything_is_read(tmp_path):
     assert masks.shape == (2, 36, 48) and masks[0].all() and not masks[1].any()
     computed = expert_pixels(folder, partition, dataset.train, 1, stride=4)
     assert computed.shape == (2, 9, 12)
+
+
+def test_the_survey_finds_its_partition(tmp_path):
+    """The report of such a dataset shows the experts that the reference system divided it into."""
+    dataset = load_dataset(make_dataset(tmp_path))
+    partition, others = choose_partition(dataset, None)
+    assert partition is not None and partition.name == "g12" and others == []
+    with pytest.raises(DataError, match="clusters: 'g22' is not in .*; known: g12"):
+        choose_partition(dataset, "g22")
 
 
 @real
