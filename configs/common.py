@@ -65,6 +65,10 @@ class GeneralFields(JobFields):
         "is faster and stays); a checkpoint keeps its own",
     )
 
+    priority: int = Field(
+        0, ge=-100, le=100, description="larger runs first; jobs of one priority in their order"
+    )
+
     @model_validator(mode="after")
     def _not_a_reserved_name(self) -> "GeneralFields":
         name = (self.job_id or "").lower()

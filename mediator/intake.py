@@ -151,7 +151,8 @@ class Intake:
             if known.ended:
                 self._ledger.note_source(source, job_id, "duplicate")
             else:
-                new = NewJob(job_id, job.op, canonical_json(job), spec_hash(job))
+                spec, digest = canonical_json(job), spec_hash(job)
+                new = NewJob(job_id, job.op, spec, digest, priority=job.priority)
                 self._ledger.watch(source, new)
             if repeat:
                 self._ledger.tell_of_foreign_duplicate(job_id, job.op, known.state, known.epoch)
@@ -172,7 +173,8 @@ class Intake:
         if self._known(job_id) is None and (clash := clash_of(self._roots.logs, job_id)):
             raise JobRefused.because(clash, "job_id", job_id)
         waits_for = check_requirements(job, self._roots, self._ledger.state_of)
-        new = NewJob(job_id, job.op, canonical_json(job), spec_hash(job), waits_for)
+        spec, digest = canonical_json(job), spec_hash(job)
+        new = NewJob(job_id, job.op, spec, digest, waits_for, job.priority)
         self._ledger.accept(source, new, epoch=self._next_epoch(job_id))
         _log.info("job %s: queued (%s, %s)%s", job_id, job.op, source,
                   f"; waits for job {waits_for}" if waits_for else "")  # fmt: skip

@@ -85,6 +85,16 @@ def test_a_good_job_is_queued(desk: Desk) -> None:
     assert desk.letters() == []
 
 
+def test_priority_comes_before_order(desk: Desk) -> None:
+    """Larger first; the same priority in the order of arrival."""
+    for name, priority in (("a", 0), ("b", 5), ("c", 5), ("d", -1)):
+        desk.give(train(job_id=name, priority=priority))
+    desk.ledger.mark_claimed([(name, 1) for name in "abcd"])
+    order = [w.job_id for w in desk.ledger.startable(["train"], 9, 0.0)]
+    assert order == ["b", "c", "a", "d"]
+    assert desk.give(train(job_id="e", priority=101)) is Outcome.REFUSED
+
+
 def test_the_same_job_again_is_a_duplicate(desk: Desk) -> None:
     """Whatever the order and spelling of its fields; it is told once more, and not run."""
     desk.give(train(job_id="a", seed=1))
