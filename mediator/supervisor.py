@@ -27,7 +27,7 @@ from mediator.verdict import Ending, Verdict, judge
 
 MAX_INTERRUPTIONS = 20
 STUCK_AFTER_S = 30.0
-END_GRACE_S = 10.0
+END_GRACE_S = 5.0
 LOOK_EVERY_S = 1.0
 _log = logging.getLogger("mediator")
 

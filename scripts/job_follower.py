@@ -35,6 +35,7 @@ class Sent:
         value: the bytes to publish.
         send_id: marks the message, so that a dead letter can be told to be this one.
         state: latest state heard of.
+        seq: highest event number heard; a lower one comes from a mediator that lost the job.
         outcome: `ok`, `failed` or None while open.
     """
 
@@ -44,6 +45,7 @@ class Sent:
     value: bytes
     send_id: str = field(default_factory=lambda: secrets.token_hex(8))
     state: str = "sent"
+    seq: int = 0
     outcome: str | None = None
 
 
@@ -78,6 +80,10 @@ class Follower:
         if job is None or job.outcome is not None:
             return
         self.heard = True
+        seq = event.get("seq")
+        if isinstance(seq, int) and 0 < seq < job.seq:
+            return
+        job.seq = max(job.seq, seq) if isinstance(seq, int) else job.seq
         data = event.get("data")
         data = data if isinstance(data, dict) else {}
         kind, state = event.get("kind"), str(event.get("state"))

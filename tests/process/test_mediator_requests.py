@@ -121,7 +121,7 @@ def test_detached_runners_work_on_and_are_found_again(bench: Bench) -> None:
     assert bench.runs("a") == [runner]
 
 
-@pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV])
+@pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGTERM])
 @pytest.mark.parametrize(
     ("who", "stage"),
     [
