@@ -12,6 +12,7 @@ import numpy as np
 from nerfcore.data.images import ImageStore
 from nerfcore.data.records import SparsePoints
 from nerfcore.errors import SettingsError
+from nerfcore.field.parameters import Parameters
 from nerfcore.sampling.occupancy import admit_points
 from nerfcore.scene import SceneModel
 from nerfcore.training.learner import Learner, Rates, psnr_of
@@ -85,7 +86,7 @@ class Adapter:
         self.old_rays = round(settings.rays * settings.replay) if old is not None else 0
         self._new, self._old = new, old
         self._points = new_points
-        self._initial = [{n: v.clone() for n, v in p.items()} for p in scene.experts]
+        self._initial: dict[int, Parameters] = {}
         self._initial_background = {n: v.clone() for n, v in scene.background.items()}
         self._initial_cells = scene.occupancy.state()
         self._begin()
@@ -93,15 +94,22 @@ class Adapter:
     def _begin(self) -> None:
         rng = np.random.default_rng(self.settings.seed)
         self.learner = Learner(self.scene, rng)
+        self.learner.before_change = self._keep
         self.learner.sampling = training_sampling(self.scene.sampling, 1.0)
         self._new_pixels = PixelSampler(self._new, rng)
         self._old_pixels = PixelSampler(self._old, rng) if self._old is not None else None
         self.steps = 0
         self.seconds = 0.0
 
+    def _keep(self, expert: int) -> None:
+        """Keep an expert as it was before its first change."""
+        if expert not in self._initial:
+            parameters = self.scene.experts[expert]
+            self._initial[expert] = {n: v.clone() for n, v in parameters.items()}
+
     def reset(self) -> None:
         """Bring the model back to what it was when the adapter was made."""
-        pairs = zip(self.scene.experts, self._initial, strict=True)
+        pairs = [(self.scene.experts[k], initial) for k, initial in self._initial.items()]
         for parameters, initial in [*pairs, (self.scene.background, self._initial_background)]:
             for name, value in initial.items():
                 parameters[name].copy_(value)

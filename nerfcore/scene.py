@@ -4,7 +4,7 @@ World frame DRB, camera axes RUB (see `nerfcore.geometry.camera`). Parameters ar
 without autograd; training writes gradients into buffers (see `nerfcore.training`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -48,7 +48,7 @@ class SceneModel:
     partition: Partition
     settings: ModelSettings
     sampling: SamplingSettings
-    experts: list[Parameters]
+    experts: Sequence[Parameters]
     background: Parameters
     occupancy: OccupancyGrid
     device: torch.device
@@ -125,6 +125,8 @@ class SceneModel:
     ) -> Rendered | None:
         """Render one picture.
 
+        A step spans at most `sampling.step_px` pixels, so a small picture takes few samples a ray.
+
         Args:
             camera: the view.
             max_samples: fewer samples a ray than the model's own limit.
@@ -135,13 +137,15 @@ class SceneModel:
         """
         origins, directions = camera.rays()
         count = len(origins)
+        growth = max(self.sampling.step_growth, self.sampling.step_px / camera.fx)
+        model = self.with_sampling(replace(self.sampling, step_growth=growth))
         rgb = np.empty((count, 3), np.float32)
         depth_m, opacity = np.empty(count, np.float32), np.empty(count, np.float32)
         for begin in range(0, count, RENDER_CHUNK_RAYS):
             if cancelled is not None and cancelled():
                 return None
             chunk = slice(begin, begin + RENDER_CHUNK_RAYS)
-            rgb[chunk], opacity[chunk], depth_m[chunk] = self.render_rays(
+            rgb[chunk], opacity[chunk], depth_m[chunk] = model.render_rays(
                 origins[chunk], directions[chunk], max_samples
             )
         shape = (camera.height_px, camera.width_px)
@@ -192,16 +196,24 @@ def new_scene(
 def _check_memory(architecture: Architecture, experts: int, device: torch.device) -> None:
     """Refuse what cannot fit: parameters and two moments of every expert."""
     needed = 3 * experts * architecture.bytes()
-    if device.type == "cuda":
-        free = torch.cuda.mem_get_info(device)[0]
-    else:
-        free = _available_memory_bytes()
+    free = _free_bytes(device)
     if needed > MEMORY_SHARE * free:
         raise SettingsError(
             f"log2_hashmap_size {architecture.settings.grid.log2_size}: {experts} experts need "
             f"{experts} x 3 x {architecture.bytes() / 1e6:.0f} MB = {needed / 1e9:.1f} GB, "
             f"{free / 1e9:.1f} GB are free; choose a smaller table or fewer experts"
         )
+
+
+def experts_budget_bytes(device: torch.device) -> int:
+    """Memory that a loaded model's experts may take for rendering: half of what is free."""
+    return _free_bytes(device) // 2
+
+
+def _free_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return _available_memory_bytes()
 
 
 def _available_memory_bytes() -> int:

@@ -85,6 +85,8 @@ class SamplingSettings:
     Attributes:
         step_m: shortest step.
         step_growth: step per metre of distance; the step is max(step_m, step_growth * distance).
+        step_px: pixels of a picture that a step may span: pictures have a step_growth of at least
+            step_px / focal length.
         max_samples: most samples kept on a ray; beyond it the ray's steps are stretched.
         near_m, far_m: ray bounds; None means the scene box alone.
         use_occupancy: skip cells known to be empty.
@@ -93,6 +95,7 @@ class SamplingSettings:
 
     step_m: float = 0.7
     step_growth: float = 0.0
+    step_px: float = 0.0
     max_samples: int = 96
     near_m: float | None = None
     far_m: float | None = None

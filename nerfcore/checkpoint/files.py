@@ -11,13 +11,15 @@ Tables are float32 in the layout of `nerfcore.encoding.layout`, the same for eve
 import dataclasses
 import hashlib
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -26,6 +28,7 @@ from nerfcore.data.partition import Partition
 from nerfcore.data.records import Dataset, SceneFrame
 from nerfcore.errors import CheckpointError, SettingsError
 from nerfcore.field.backends import resolve_device
+from nerfcore.field.lazy import LazyExperts
 from nerfcore.field.parameters import Architecture, Parameters
 from nerfcore.geometry.geodesy import GeoPoint
 from nerfcore.sampling.occupancy import OccupancyGrid
@@ -187,13 +190,19 @@ def verify_files(folder: Path, manifest: dict[str, Any]) -> None:
 
 
 def load_checkpoint(
-    folder: Path, device: str = "auto", backend: BackendName = "auto"
+    folder: Path,
+    device: str = "auto",
+    backend: BackendName = "auto",
+    *,
+    budget_bytes: int | None = None,
 ) -> SceneModel:
     """Load a scene model.
 
     Args:
         folder: holds manifest.json.
         device, backend: where and how to evaluate it.
+        budget_bytes: read experts when rays first meet them, and keep at most this much of them in
+            memory (see `LazyExperts`); None loads all at once.
 
     Raises:
         CheckpointError: a file is missing, truncated, changed or contradicts the manifest.
@@ -212,11 +221,17 @@ def load_checkpoint(
         ) from error
     target = resolve_device(device)
     shapes = Architecture.of(settings).shapes()
-    experts, cells = [], []
-    for k in range(len(partition)):
-        tensors = _load(folder / _expert_file(k))
-        experts.append(_checked(folder / _expert_file(k), tensors, shapes, target))
-        cells.append([tensors[f"occupancy.{name}"].numpy() for name in OCCUPANCY])
+    cells = [_read_cells(folder / _expert_file(k)) for k in range(len(partition))]
+
+    def load(expert: int) -> Parameters:
+        path = folder / _expert_file(expert)
+        return _checked(path, _load(path), shapes, target)
+
+    experts: Sequence[Parameters] = LazyExperts(
+        len(partition), load, Architecture.of(settings).bytes(), budget_bytes or 0
+    )
+    if budget_bytes is None:
+        experts = list(experts)
     background: Parameters = {}
     if settings.use_background:
         background = {
@@ -232,6 +247,15 @@ def load_checkpoint(
 def _load(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: unreadable ({error}); use another checkpoint") from error
+
+
+def _read_cells(path: Path) -> list[NDArray[Any]]:
+    """An expert's occupancy, without its parameters."""
+    try:
+        with safe_open(path, "numpy") as tensors:
+            return [tensors.get_tensor(f"occupancy.{name}") for name in OCCUPANCY]
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path}: unreadable ({error}); use another checkpoint") from error
 
@@ -280,10 +304,8 @@ def _partition(values: dict[str, Any]) -> Partition:
 def _grid(partition: Partition, dims: np.ndarray, cells: list[list[np.ndarray]]) -> OccupancyGrid:
     sizes = dims.astype(np.int64).prod(axis=1)
     offsets = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64)
-    allowed, occupied, opacity = (np.concatenate(parts) for parts in zip(*cells, strict=True))
-    return OccupancyGrid(
-        partition.box_mins, partition.box_maxs, dims, offsets, allowed, occupied, opacity
-    )
+    state = (np.concatenate(parts) for parts in zip(*cells, strict=True))
+    return OccupancyGrid(partition.box_mins, partition.box_maxs, dims, offsets, *state)
 
 
 def load_optimiser(folder: Path, scene: SceneModel) -> tuple[list[Adam], Adam]:

@@ -71,7 +71,7 @@ class _Scene:
             scene.aabb, scene.centroids, scene.box_mins, scene.box_maxs,
             scene.cells, scene.cell_offsets, scene.cell_dims,
         )  # fmt: skip
-        tensors = [torch.from_numpy(np.ascontiguousarray(a)).to(device) for a in arrays]
+        tensors = [torch.tensor(np.ascontiguousarray(a)).to(device) for a in arrays]
         return _Scene(*tensors, margin=float(scene.margin), first_axis=scene.first_axis)
 
 

@@ -4,12 +4,14 @@ The loss is the mean squared error in sRGB, whatever the compositing space.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nerfcore.errors import NonFiniteError
+from nerfcore.field.lazy import LazyExperts
 from nerfcore.field.parameters import Parameters
 from nerfcore.scene import SceneModel
 from nerfcore.tracing.contract import LossReport, Rays
@@ -78,6 +80,8 @@ class Learner:
     def __init__(self, scene: SceneModel, rng: np.random.Generator) -> None:
         self.scene = scene
         self.rng = rng
+        if isinstance(scene.experts, LazyExperts):
+            scene.experts.hold_all()
         self.store = self.new_store()
         self.adams = [Adam() for _ in scene.experts]
         self.background_adam = Adam()
@@ -86,6 +90,7 @@ class Learner:
         self.rejected_in_a_row = 0
         self.observed = 0
         self.sampling = scene.sampling
+        self.before_change: Callable[[int], None] | None = None
 
     def new_store(self) -> GradientStore:
         """An empty gradient store for this scene."""
@@ -138,6 +143,8 @@ class Learner:
     def apply(self, rates: Rates) -> None:
         """Take one Adam step on all that has gradient, and forget the gradient."""
         for k in sorted(self.store.touched):
+            if self.before_change is not None:
+                self.before_change(k)
             self.descend(self.adams[k], self.scene.experts[k], self.store, k, rates)
         self.background_adam.update(self.scene.background, self.store.background, rates.by_name())
         self.store.clear()

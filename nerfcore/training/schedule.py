@@ -23,4 +23,9 @@ def training_sampling(final: SamplingSettings, progress: float) -> SamplingSetti
     """
     coarse = COARSEST_STEP + (1.0 - COARSEST_STEP) * min(1.0, progress / COARSE_SHARE)
     floor = max(final.min_transmittance, TRAINING_MIN_TRANSMITTANCE)
-    return replace(final, step_m=final.step_m * coarse, min_transmittance=floor)
+    return replace(
+        final,
+        step_m=final.step_m * coarse,
+        step_growth=final.step_growth * coarse,
+        min_transmittance=floor,
+    )

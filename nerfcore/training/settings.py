@@ -15,7 +15,7 @@ class SamplingOptions:
 
     Attributes:
         max_samples: most samples kept on a ray.
-        step_m: shortest step; None = 3 pixels at the cameras' median height, at least 0.02 m.
+        step_m: shortest step; None = 4 pixels at the cameras' median height, at least 0.02 m.
         near_m, far_m: ray bounds.
         use_occupancy: skip empty cells.
         band_margin_m: how far matter may lie above or below the sparse points.

@@ -10,7 +10,7 @@ from nerfcore.scene import SceneModel, new_scene
 from nerfcore.settings import SamplingSettings
 from nerfcore.training.settings import SamplingOptions, TrainSettings
 
-STEP_PX = 3.0
+STEP_PX = 4.0
 BAND_STEPS = 2.0
 CELL_STEPS = 1.5
 LEAST_STEP_M = 0.02
@@ -33,8 +33,11 @@ def derived_sampling(
 ) -> SamplingSettings:
     """Fill what the options leave open from the cameras' resolution."""
     step_m = options.step_m or max(LEAST_STEP_M, STEP_PX * pixel_size_m(dataset, store))
+    focal_px = float(np.median(store.intrinsics[:, 0]))
     return SamplingSettings(
         step_m=step_m,
+        step_growth=0.0 if options.step_m else STEP_PX / focal_px,
+        step_px=0.0 if options.step_m else STEP_PX,
         max_samples=options.max_samples,
         near_m=options.near_m,
         far_m=options.far_m,

@@ -11,7 +11,7 @@ from nerfcore.data.partition import load_partition
 from nerfcore.data.records import Dataset
 from nerfcore.errors import CheckpointError
 from nerfcore.field.backends import check_backend, resolve_device
-from nerfcore.scene import SceneModel
+from nerfcore.scene import SceneModel, experts_budget_bytes
 from runner.inputs import Inputs
 from runner.ops.agreement import (
     job_partition,
@@ -57,7 +57,8 @@ def load_model(job: EvalJob | ViewJob, inputs: Inputs) -> Loaded:
     margin = job_partition(job, partition).boundary_margin
     require_stated_architecture(job, stored, checkpoint)
     require_same_partition(checkpoint, partition)
-    scene = load_checkpoint(checkpoint, job.device, job.backend)
+    budget_bytes = experts_budget_bytes(resolve_device(job.device))
+    scene = load_checkpoint(checkpoint, job.device, job.backend, budget_bytes=budget_bytes)
     require_same_frame(scene, dataset, checkpoint)
     if job.boundary_margin is not None:
         scene = replace(scene, partition=replace(scene.partition, boundary_margin=margin))

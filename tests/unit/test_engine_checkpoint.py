@@ -24,9 +24,9 @@ from nerfcore.training.learner import Learner
 
 def test_round_trip_renders_identically(tmp_path: Path) -> None:
     scene = tiny_scene(2, 1)
-    allowed, occupied, opacity = scene.occupancy.state()
-    occupied[::7] = 0
-    scene.occupancy.restore((allowed, occupied, opacity))
+    state = scene.occupancy.state()
+    state[1][::7] = 0
+    scene.occupancy.restore(state)
     folder = save_checkpoint(scene, tmp_path / "step1", 1)
     rays = rays_into(64)
     for backend in ("numba", "torch"):
