@@ -124,7 +124,7 @@ def test_the_survey_finds_its_partition(tmp_path):
     dataset = load_dataset(make_dataset(tmp_path))
     partition, others = choose_partition(dataset, None)
     assert partition is not None and partition.name == "g12" and others == []
-    with pytest.raises(DataError, match="clusters: 'g22' is not in .*; known: g12"):
+    with pytest.raises(DataError, match=r"clusters: 'g22' is not in .*; known: g12"):
         choose_partition(dataset, "g22")
 
 
