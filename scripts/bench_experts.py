@@ -23,8 +23,9 @@ from nerfcore.training.start import first_scene
 
 ACROSS = (1, 2, 4, 8)
 SHIPPED_ACROSS = 2
-WARM_UP_TURNS, STEPS_A_WARM_UP = 4, 40
+WARM_UP_TURNS, STEPS_A_WARM_UP = 3, 16
 STEPS_A_TURN = 16
+FULL_TABLES_ROUNDS = 3  # no promise hangs on that row
 LEAST_SHARE = 0.75
 
 
@@ -101,6 +102,7 @@ def _experts_row(
                 str(k): s.scene.settings.grid.log2_size for k, s in contestants.items()
             },
             "warm_up_steps": WARM_UP_TURNS * STEPS_A_WARM_UP,
+            "rounds": rounds,
             "batch_rays": first.stepper.rays,
         },
     )
@@ -113,8 +115,11 @@ def experts_rows(
     shipped = settings.model.grid.log2_size
     shared = {a * a: shipped + 2 - 2 * (a.bit_length() - 1) for a in ACROSS}
     same = {1: shipped - 2, max(ACROSS) ** 2: shipped - 2}
-    todo = [("experts_64_over_1", shared), ("experts_full_tables", same)]
-    total = sum(len(sizes) for _, sizes in todo) * WARM_UP_TURNS
+    todo = [
+        ("experts_64_over_1", shared, rounds),
+        ("experts_full_tables", same, min(rounds, FULL_TABLES_ROUNDS)),
+    ]
+    total = sum(len(sizes) for _, sizes, _ in todo) * WARM_UP_TURNS
     done = 0
 
     def one_more() -> None:
@@ -124,10 +129,10 @@ def experts_rows(
 
     rows = []
     with ImageStore(dataset.train, budget_bytes=settings.memory_bytes) as store:
-        for name, sizes in todo:
+        for name, sizes, turns in todo:
             contestants = {
                 k: _warm_steps(dataset, store, settings, round(k**0.5), log2_size, one_more)
                 for k, log2_size in sizes.items()
             }
-            rows.append(_experts_row(name, contestants, rounds, on_progress))
+            rows.append(_experts_row(name, contestants, turns, on_progress))
     return rows

@@ -45,7 +45,7 @@ POINTS = 40_000
 BORDER_PX = 6
 LIMIT_GB = 3.0
 POLL_S = 0.05
-TRAIN_S = 20.0
+TRAIN_S = 15.0
 
 
 def make_dataset(root: Path, images: int = IMAGES, textures: int = TEXTURES) -> None:

@@ -5,10 +5,10 @@ The engine turns PyTorch's threads off in its process; here they are on, all cor
 writes one JSON object a line ({"do": "step"}) and reads one back ({"seconds": ...}).
 
     bench_reference_worker.py hashgrid
-    bench_reference_worker.py recipe CHECKPOINT RAYS same|own DEVICE
+    bench_reference_worker.py recipe CHECKPOINT RAYS jobs|same DEVICE
 
-times the torch hash grid, or the reference recipe with the checkpoint's model or with the sizes of
-the reference's own demo jobs.
+times the torch hash grid, or the reference recipe: with the model that the reference's own jobs
+ship, or with the checkpoint's.
 """
 
 import dataclasses
@@ -32,8 +32,8 @@ from nerfcore.encoding.layout import grid_layout
 from nerfcore.scene import SceneModel, new_scene
 from nerfcore.settings import HashGridSettings
 
-STEP_RAYS = 4000  # a step of the reference's jobs; rays/s have saturated there
-RENDER_CHUNK_RAYS = 4096  # faster than the 4,000,000 points at once of the reference's jobs
+STEP_RAYS = 4000  # support_rays of the reference's jobs; rays/s have saturated there
+JOBS_GRID = HashGridSettings(log2_size=20, max_resolution=4096)
 END_S = 10.0
 COARSE_CELL_M = 50.0  # of an occupancy grid that the recipe never looks at
 
@@ -109,12 +109,12 @@ def _hash_grid() -> dict[str, Callable[[], dict[str, Any]]]:
     return {"hashgrid": lambda: {"seconds": _timed(once, points.device)}}
 
 
-def with_demo_model(scene: SceneModel) -> SceneModel:
-    """Return an untrained scene of the same place with the reference's demo jobs' sizes."""
-    grid = HashGridSettings(log2_size=20, max_resolution=4096)
+def with_jobs_model(scene: SceneModel) -> SceneModel:
+    """Return an untrained scene of the same place with the sizes of the reference's own jobs."""
     settings = dataclasses.replace(
-        scene.settings, grid=grid, sigma_depth=2, color_depth=2, dim_hidden=64, color_hidden=64
-    )
+        scene.settings, grid=JOBS_GRID, sigma_depth=2, color_depth=2, dim_hidden=64,
+        color_hidden=64,
+    )  # fmt: skip
     return new_scene(
         scene.frame, scene.partition, settings, scene.sampling, cell_m=COARSE_CELL_M,
         device=scene.device.type, backend="torch",
@@ -126,7 +126,7 @@ def _recipe(
 ) -> dict[str, Callable[[], dict[str, Any]]]:
     """Training steps and pictures of the recipe, on rays that the parent drew."""
     scene = load_checkpoint(checkpoint, device, "torch")
-    recipe = ReferenceRecipe(scene if model == "same" else with_demo_model(scene))
+    recipe = ReferenceRecipe(scene if model == "same" else with_jobs_model(scene))
     with np.load(rays) as archive:
         held = {name: torch.from_numpy(archive[name]).to(recipe.device) for name in archive.files}
     steps = iter(range(1 << 30))
@@ -138,18 +138,13 @@ def _recipe(
         seconds = _timed(lambda: recipe.step(*batch), recipe.device)
         return {"seconds": seconds, "rays": len(batch[0])}
 
-    def render(view: str) -> dict[str, Any]:
-        origins, directions = held[f"{view}_origins"], held[f"{view}_directions"]
-
-        def picture() -> None:
-            for begin in range(0, len(origins), RENDER_CHUNK_RAYS):
-                chunk = slice(begin, begin + RENDER_CHUNK_RAYS)
-                recipe.render(origins[chunk], directions[chunk])
-
+    def render() -> dict[str, Any]:
+        rays = held[f"{model}_origins"], held[f"{model}_directions"]
         with torch.no_grad():
-            return {"seconds": _timed(picture, recipe.device), "rays": len(origins)}
+            seconds = _timed(lambda: recipe.render(*rays), recipe.device)
+        return {"seconds": seconds, "rays": len(rays[0])}
 
-    return {"step": step, "frame": lambda: render("frame"), "preview": lambda: render("preview")}
+    return {"step": step, "render": render}
 
 
 def main(arguments: list[str]) -> None:

@@ -114,6 +114,7 @@ def train_scene(
         raise BenchError(f"train_seconds: {limit_s:g} s is not enough for one report; allow more")
     run = read_manifest(result.checkpoint)["extra"]
     facts = {
+        "model": f"configs/train.json with time_limit_s {limit_s:g}",
         "trained_s": round(float(run["used_s"]), 1),
         "trained_steps": result.last_step,
         "rays_per_s_mean_of_run": round(run["rays"] / run["used_s"]),

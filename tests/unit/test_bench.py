@@ -48,7 +48,7 @@ ROW = {
     },
     "additionalProperties": False,
 }  # fmt: skip
-FACTS = {"trained_s": 90.0, "validation_psnr_db": 21.5}
+FACTS = {"model": "shipped", "trained_s": 60.0, "validation_psnr_db": 21.5}
 
 
 def fine_scene(rows, columns, **model):
@@ -99,14 +99,18 @@ def test_the_recipe_copies_the_scene():
         bench_reference.ReferenceRecipe(tiny_scene(variant="vanilla"))
 
 
-def test_the_demo_model_has_the_reference_sizes():
-    """The second baseline keeps the place and takes the reference's demo jobs' sizes."""
+def test_the_headline_baseline_has_the_sizes_of_the_reference_jobs():
+    """It keeps the place, and its model and pieces are those of the reference's own jobs."""
     small = tiny_scene(2, 2)
-    scene = bench_reference_worker.with_demo_model(small)
+    scene = bench_reference_worker.with_jobs_model(small)
     grid = scene.settings.grid
     assert (grid.log2_size, grid.max_resolution, grid.base_resolution) == (20, 4096, 16)
-    assert (scene.settings.sigma_depth, scene.settings.dim_hidden) == (2, 64)
+    model = scene.settings
+    assert (model.sigma_depth, model.color_depth) == (2, 2)
+    assert (model.dim_hidden, model.color_hidden) == (64, 64)
     assert scene.partition is small.partition
+    assert (bench_reference.SAMPLES, bench_reference_worker.STEP_RAYS) == (96, 4000)
+    assert bench_speed.JOBS_CHUNK_RAYS == 41_666
 
 
 def test_contestants_take_turns():
@@ -136,20 +140,36 @@ def test_a_ratio_is_the_median_of_the_rounds():
 
 def test_ratios_of_training():
     """More rays a second than the reference is a ratio above 1."""
-    found = {"ours": [90.0, 100.0, 3000.0], "reference": [1.0, 1.25, 9.0]}
-    row = bench_speed._train_row("train_rays", bench_speed.SAME_MODEL, found, dict(FACTS))
+    found = {
+        "ours": [90.0, 100.0, 3000.0],
+        "train_rays": [1.0, 1.25, 9.0],
+        "train_rays_same_model": [2.0, 2.5, 18.0],
+    }
+    row = bench_speed._train_row("train_rays", bench_speed.JOBS, found, dict(FACTS))
     assert (row.value, row.ratio, row.met, row.unit) == (100.0, 90.0, True, "rays/s")
     assert row.detail["ours_min_max"] == [90.0, 3000.0]
+    same = bench_speed._train_row("train_rays_same_model", bench_speed.SAME, found, dict(FACTS))
+    assert (same.value, same.ratio, same.target, same.met) == (100.0, 45.0, None, None)
+    assert "T = 2^20" in str(row.against) and "our shipped model" in str(same.against)
 
 
 def test_ratios_of_pictures():
     """Fewer seconds than the reference is a ratio above 1; previews are told a second."""
-    found = {"ours": [2.0, 2.5, 3.0], "reference": [198.0, 199.0, 300.0]}
-    frame = bench_speed._frame_row("frame_512x384", "frame", found, 512 * 384, FACTS)
-    assert (frame.value, frame.ratio, frame.met, frame.unit) == (2.5, 99.0, True, "s")
-    preview = bench_speed._frame_row("preview_128x96", "preview", found, 128 * 96, FACTS)
+    found = {
+        "frame": [2.0, 2.5, 3.0],
+        "preview": [2.0, 2.5, 3.0],
+        "reference": [512 * 384 / s for s in (198.0, 199.0, 300.0)],
+        "reference_same_model": [512 * 384 / s for s in (100.0, 100.0, 150.0)],
+    }
+    frame = bench_speed._picture_row("frame", "", found, FACTS)
+    assert (frame.name, frame.value, frame.unit) == ("frame_512x384", 2.5, "s")
+    assert (frame.ratio, frame.met) == (99.0, True)
+    assert f"{bench_speed.PIECE_RAYS:,} rays" in frame.detail["reference_timed"]
+    same = bench_speed._picture_row("frame", "_same_model", found, FACTS)
+    assert (same.name, same.ratio, same.met) == ("frame_512x384_same_model", 50.0, None)
+    preview = bench_speed._picture_row("preview", "", found, FACTS)
     assert (preview.value, preview.unit, preview.met) == (0.4, "1/s", False)
-    assert "2048 rays" in preview.detail["reference_timed"]
+    assert preview.detail["reference_seconds"] == pytest.approx(199.0 / 16, rel=1e-3)
 
 
 def test_rows_are_written_whole(tmp_path):
