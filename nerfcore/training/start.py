@@ -6,6 +6,7 @@ from nerfcore.data.images import ImageStore
 from nerfcore.data.partition import Partition
 from nerfcore.data.records import Dataset
 from nerfcore.sampling.occupancy import restrict_to_points
+from nerfcore.sampling.visibility import restrict_to_seen
 from nerfcore.scene import SceneModel, new_scene
 from nerfcore.settings import SamplingSettings
 from nerfcore.training.settings import SamplingOptions, TrainSettings
@@ -48,7 +49,7 @@ def derived_sampling(
 def first_scene(
     dataset: Dataset, partition: Partition, settings: TrainSettings, store: ImageStore
 ) -> SceneModel:
-    """Make the untrained model, its occupancy seeded from the sparse points."""
+    """Make the untrained model, its occupancy seeded from sparse points and cameras."""
     sampling = derived_sampling(settings.sampling, dataset, store)
     scene = new_scene(
         dataset.frame,
@@ -63,4 +64,6 @@ def first_scene(
     if dataset.points is not None and sampling.use_occupancy:
         margin_m = settings.sampling.band_margin_m or BAND_STEPS * sampling.step_m
         restrict_to_points(scene.occupancy, dataset.points.xyz, margin_m / scene.scale_m)
+    if sampling.use_occupancy:
+        restrict_to_seen(scene.occupancy, store)
     return scene
