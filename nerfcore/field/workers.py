@@ -58,12 +58,3 @@ def for_each(count: int, work: Callable[[int, int], None]) -> None:
         return
     for future in [pool.submit(run, worker) for worker in range(worker_count())]:
         future.result()
-
-
-def for_chunks(count: int, rows: int, work: Callable[[int, slice], None]) -> None:
-    """Call `work(worker, chunk)` for consecutive chunks of at most `rows` of `count` rows."""
-
-    def one(worker: int, task: int) -> None:
-        work(worker, slice(task * rows, min((task + 1) * rows, count)))
-
-    for_each(-(-count // rows), one)

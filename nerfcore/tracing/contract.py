@@ -2,7 +2,7 @@
 
 For every ray: place samples where matter may be (`sampling.march`), evaluate the experts that own
 each sample and blend them (sigma = sum_k w_k sigma_k, colour = sum_k w_k c_k), composite front to
-back (`volrend`), stop where less than `sampling.min_transmittance` of the light remains, and put
+back, stop where less than `sampling.min_transmittance` of the light remains, and put
 the background behind. Distances are world units unless a name says metres, densities per metre;
 colours are composited in the model's `colour_space`; losses are taken in sRGB.
 """

@@ -1,9 +1,12 @@
 """Compiled kernels on one chunk of rays: from densities to light, and from the loss back.
 
-Notation as in `nerfcore.volrend`: alpha_s = 1 - exp(-sigma_s delta_s), T_s the light before sample
-s, w_s = T_s alpha_s. A chunk is rays `first_ray`..`last_ray`; its samples are consecutive. A *row*
-is an entry (sample, expert) of the chunk, in segments of one expert each; a *lit* row is one whose
-sample gets a colour. Kernels release the interpreter's lock and use no threads of their own.
+alpha_s = 1 - exp(-sigma_s delta_s), T_s = prod_{r<s} (1 - alpha_r) is the light before sample s and
+w_s = T_s alpha_s its weight: a ray gets sum w_s c_s, the opacity sum w_s and the depth sum w_s t_s
+(Max 1995; Mildenhall et al. 2020, equation 3). delta is in metres, sigma per metre.
+
+A chunk is rays `first_ray`..`last_ray`; its samples are consecutive. A *row* is an entry (sample,
+expert) of the chunk, in segments of one expert each; a *lit* row is one whose sample gets a colour.
+Kernels release the interpreter's lock and use no threads of their own.
 """
 
 import numba

@@ -1,4 +1,4 @@
-"""Compositing of packed samples in differentiable tensor operations; notation of `volrend`.
+"""Compositing of packed samples in differentiable tensor operations; notation of `light`.
 
 The light before sample i of a ray is T_i = exp(-sum_{j<i} sigma_j delta_j), summed in a table with
 a row a ray: a running sum over all rays' samples would lose the later rays' digits.
@@ -33,7 +33,7 @@ def composite(
     deltas: Tensor,
     min_transmittance: float = 0.0,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Composite front to back, as `volrend.composite`.
+    """Composite front to back, as the contract says.
 
     Args:
         samples: rays and distances.
