@@ -1,4 +1,4 @@
-"""Which occupancy cells any training camera looks at; the others can teach nothing and are closed.
+"""Which occupancy cells enough training cameras look at; the others can teach little: closed.
 
 Camera axes are RUB (x right, y up, z backward), pixel centres lie at +0.5.
 """
@@ -12,8 +12,8 @@ from nerfcore.sampling.occupancy import OccupancyGrid
 
 
 @numba.njit(parallel=True, cache=True, error_model="numpy")
-def _seen(low, size, dims, c2w, intrinsics, widths, heights, wanted, out):
-    """Set out[cell] where a wanted cell lies in the picture of at least one camera."""
+def _seen(low, size, dims, c2w, intrinsics, widths, heights, least, wanted, out):
+    """Set out[cell] where a wanted cell lies in the pictures of at least `least` cameras."""
     radius = 0.5 * np.sqrt(size[0] ** 2 + size[1] ** 2 + size[2] ** 2)
     layer = dims[1] * dims[2]
     for cell in numba.prange(wanted.shape[0]):
@@ -22,6 +22,7 @@ def _seen(low, size, dims, c2w, intrinsics, widths, heights, wanted, out):
         x = low[0] + (cell // layer + 0.5) * size[0]
         y = low[1] + (cell // dims[2] % dims[1] + 0.5) * size[1]
         z = low[2] + (cell % dims[2] + 0.5) * size[2]
+        count = 0
         for camera in range(c2w.shape[0]):
             m = c2w[camera]
             a, b, c = x - m[0, 3], y - m[1, 3], z - m[2, 3]
@@ -29,8 +30,8 @@ def _seen(low, size, dims, c2w, intrinsics, widths, heights, wanted, out):
             if depth <= -radius:
                 continue
             if depth <= radius:  # the camera stands in or beside the cell
-                out[cell] = True
-                break
+                count += 1
+                continue
             right = m[0, 0] * a + m[1, 0] * b + m[2, 0] * c
             up = m[0, 1] * a + m[1, 1] * b + m[2, 1] * c
             fx, fy, cx, cy = intrinsics[camera]
@@ -39,19 +40,22 @@ def _seen(low, size, dims, c2w, intrinsics, widths, heights, wanted, out):
             if -reach_u <= u <= widths[camera] + reach_u and (
                 -reach_v <= v <= heights[camera] + reach_v
             ):
-                out[cell] = True
+                count += 1
+            if count >= least:
                 break
+        out[cell] = count >= least
 
 
-def restrict_to_seen(grid: OccupancyGrid, images: ImageStore) -> float:
-    """Allow only cells that some camera looks at.
+def restrict_to_seen(grid: OccupancyGrid, images: ImageStore, least: int = 1) -> float:
+    """Allow only cells that enough cameras look at.
 
-    A cell counts as seen where the ball around it may touch a picture, so none is closed that a
-    ray of a picture passes.
+    A cell counts as seen by a camera where the ball around it may touch its picture.
 
     Args:
         grid: changed in place.
         images: the training images' cameras.
+        least: how many. With 1, no cell is closed that a ray of a picture passes; with more, a
+            photograph can no longer be explained by fog before its own camera.
 
     Returns:
         The share of the allowed cells that was closed.
@@ -65,7 +69,7 @@ def restrict_to_seen(grid: OccupancyGrid, images: ImageStore) -> float:
         seen: NDArray[np.bool_] = np.zeros(len(allowed), np.bool_)
         _seen(
             low, size, dims, images.c2w.astype(np.float64), images.intrinsics.astype(np.float64),
-            images.widths, images.heights, allowed, seen,
+            images.widths, images.heights, least, allowed, seen,
         )  # fmt: skip
         grid.restrict(expert, allowed & seen)
     return 1.0 - int(grid.allowed.sum()) / max(1, before)

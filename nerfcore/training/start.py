@@ -15,6 +15,7 @@ STEP_PX = 4.0
 BAND_STEPS = 2.0
 CELL_STEPS = 1.5
 LEAST_STEP_M = 0.02
+CAMERAS_WITHOUT_POINTS = 4
 
 
 def pixel_size_m(dataset: Dataset, store: ImageStore) -> float:
@@ -65,5 +66,6 @@ def first_scene(
         margin_m = settings.sampling.band_margin_m or BAND_STEPS * sampling.step_m
         restrict_to_points(scene.occupancy, dataset.points.xyz, margin_m / scene.scale_m)
     if sampling.use_occupancy:
-        restrict_to_seen(scene.occupancy, store)
+        least = 1 if dataset.points is not None else min(CAMERAS_WITHOUT_POINTS, len(store))
+        restrict_to_seen(scene.occupancy, store, least)
     return scene

@@ -48,3 +48,8 @@ def test_a_camera_inside_keeps_its_own_cell(store: ImageStore) -> None:
     restrict_to_seen(grid, store)
     centre = tuple(int(n) // 2 for n in grid.dims[0])
     assert grid.allowed.reshape(tuple(grid.dims[0]))[centre]
+
+
+def test_cells_before_one_camera_close_where_two_are_asked_for(store: ImageStore) -> None:
+    grid = tiny_scene(1, 1).occupancy
+    assert restrict_to_seen(grid, store, least=2) == 1.0
