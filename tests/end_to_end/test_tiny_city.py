@@ -149,14 +149,18 @@ def test_a_browser_sees_the_city_and_ends_the_view_job(
 
 
 def _expected(city: City, system: System, spec: dict[str, object]) -> np.ndarray:
-    """Render the view a visit starts with, small, by the same checkpoint."""
+    """Render the view a visit starts with by the same checkpoint, at the page's size, and shrink it.
+
+    A small render would take fewer samples a ray.
+    """
     job = parse_job(spec)
     assert isinstance(job, ViewJob)
     model = load_model(job, find_inputs(job, Roots.below(city.project, None, system.logs)))
-    camera = overview_camera(model.scene.frame, model.dataset.train.c2w, *SMALL_PX)
+    camera = overview_camera(model.scene.frame, model.dataset.train.c2w, *CANVAS_PX)
     rendered = model.scene.render(camera)
     assert rendered is not None
-    return np.round(rendered.rgb * 255.0).astype(np.uint8)
+    picture = np.round(rendered.rgb * 255.0).astype(np.uint8)
+    return np.asarray(cv2.resize(picture, SMALL_PX, interpolation=cv2.INTER_AREA))
 
 
 def _seen(page) -> np.ndarray:
@@ -165,7 +169,7 @@ def _seen(page) -> np.ndarray:
 
 
 def _clear_part(picture: np.ndarray) -> np.ndarray:
-    return picture[56:, 5:100]
+    return picture[72:, 5:100]
 
 
 def _check_view_artifacts(folder: JobFolder, expected: np.ndarray) -> None:

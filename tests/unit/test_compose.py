@@ -185,9 +185,9 @@ def test_the_mediator_reaches_kafka_and_is_reached(compose):
 
 
 def test_the_mediators_command_line_is_one_it_accepts(compose):
-    """Every option of the compose file and the Dockerfile is in `python -m mediator --help`."""
+    """Every option of the compose file and the Dockerfile is in `python -m mediator run --help`."""
     finished = subprocess.run(
-        [sys.executable, "-m", "mediator", "--help"],
+        [sys.executable, "-m", "mediator", "run", "--help"],
         capture_output=True, text=True, timeout=30, env={"COLUMNS": "200", "PATH": "/usr/bin"},
     )  # fmt: skip
     assert finished.returncode == 0, finished.stderr
