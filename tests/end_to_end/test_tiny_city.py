@@ -149,7 +149,7 @@ def test_a_browser_sees_the_city_and_ends_the_view_job(
 
 
 def _expected(city: City, system: System, spec: dict[str, object]) -> np.ndarray:
-    """Render the view a visit starts with by the same checkpoint, at the page's size, and shrink it.
+    """Render the view a visit starts with from the same checkpoint, page-sized, and shrink it.
 
     A small render would take fewer samples a ray.
     """
