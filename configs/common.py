@@ -61,8 +61,8 @@ class GeneralFields(JobFields):
     )
     use_amp: bool = Field(
         False,
-        description="matrix products of a new model's MLPs in bfloat16 on a GPU (on the CPU "
-        "float32 is faster and stays); a checkpoint keeps its own",
+        description="matrix products of a new model's MLPs in bfloat16 (not with backend numba, "
+        "where float32 is faster and stays); a checkpoint keeps its own",
     )
 
     priority: int = Field(

@@ -125,7 +125,8 @@ class SceneModel:
     ) -> Rendered | None:
         """Render one picture.
 
-        A step spans at most `sampling.step_px` pixels, so a small picture takes few samples a ray.
+        A step spans at least `sampling.step_px` pixels, so a small picture takes few samples a ray;
+        full-sized ones step as training did.
 
         Args:
             camera: the view.

@@ -85,8 +85,8 @@ class SamplingSettings:
     Attributes:
         step_m: shortest step.
         step_growth: step per metre of distance; the step is max(step_m, step_growth * distance).
-        step_px: pixels of a picture that a step may span: pictures have a step_growth of at least
-            step_px / focal length.
+        step_px: pixels of a picture that a step spans at least: pictures have a step_growth of at
+            least step_px / focal length.
         max_samples: most samples kept on a ray; beyond it the ray's steps are stretched.
         near_m, far_m: ray bounds; None means the scene box alone.
         use_occupancy: skip cells known to be empty.

@@ -91,10 +91,7 @@ def _triton_obstacle(device: torch.device) -> str | None:
     except ImportError as error:
         return f"the package triton cannot be imported ({error}); {TRITON_INSTALL}"
     if device.type != "cuda" and not is_interpreted():
-        return (
-            f'needs a CUDA GPU, the device is "{device}"; use backend "auto" (or set '
-            "TRITON_INTERPRET=1 to try it slowly on the CPU)"
-        )
+        return f'needs a CUDA GPU, the device is "{device}"; use backend "auto" or "torch"'
     return None
 
 

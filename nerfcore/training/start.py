@@ -12,7 +12,7 @@ from nerfcore.settings import SamplingSettings
 from nerfcore.training.settings import SamplingOptions, TrainSettings
 
 STEP_PX = 4.0
-PICTURE_STEP_PX = 2.0
+LEAST_PICTURE_STEP_PX = 2.0
 BAND_STEPS = 2.0
 CELL_STEPS = 1.5
 LEAST_STEP_M = 0.02
@@ -40,7 +40,7 @@ def derived_sampling(
     return SamplingSettings(
         step_m=step_m,
         step_growth=0.0 if options.step_m else STEP_PX / focal_px,
-        step_px=0.0 if options.step_m else PICTURE_STEP_PX,
+        step_px=0.0 if options.step_m else LEAST_PICTURE_STEP_PX,
         max_samples=options.max_samples,
         near_m=options.near_m,
         far_m=options.far_m,

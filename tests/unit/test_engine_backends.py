@@ -31,7 +31,7 @@ HAS_TRITON = importlib.util.find_spec("triton") is not None
     ("name", "device", "variant", "parts"),
     [
         ("tcnn", CPU, "instant", ("CUDA GPU", "pip install --no-build-isolation", "tiny-cuda-nn")),
-        ("triton", CPU, "instant", ("CUDA GPU", "TRITON_INTERPRET=1") if HAS_TRITON else ("pip",)),
+        ("triton", CPU, "instant", ("CUDA GPU", "use backend") if HAS_TRITON else ("pip",)),
         ("numba", CUDA, "instant", ("runs on the CPU", 'device "cpu"')),
         ("tcnn", CUDA, "vanilla", ("no hash grid", 'backend "auto" or "torch"')),
         ("triton", CUDA, "vanilla", ("no hash grid", 'backend "auto" or "torch"')),
