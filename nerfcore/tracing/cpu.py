@@ -6,6 +6,7 @@ encoded whole, then its rays are dealt to the workers in chunks that do everythi
 and backward, before the next; at the end the features' gradients go back to the tables.
 """
 
+import threading
 from collections.abc import Sequence
 
 import numpy as np
@@ -104,7 +105,13 @@ class CpuTracer:
 
     def __init__(self, architecture: Architecture) -> None:
         self.architecture = architecture
-        self._spaces = [Workspace() for _ in range(worker_count())]
+        self._threads = threading.local()
+
+    def _space(self) -> Workspace:
+        """This thread's own buffers: several callers may trace at once."""
+        if not hasattr(self._threads, "space"):
+            self._threads.space = Workspace()
+        return self._threads.space
 
     def encode(self, parameters: Parameters, positions: NDArray[np.float32]) -> Tensor:
         """Return the features [width, N] of points f32[3, N] in the unit cube."""
@@ -153,8 +160,8 @@ class CpuTracer:
             np.empty(len(rays), np.float32),
         )  # fmt: skip
 
-        def work(worker: int, task: int) -> None:
-            chunk = prepared.chunk(task, self._spaces[worker])
+        def work(_: int, task: int) -> None:
+            chunk = prepared.chunk(task, self._space())
             chunk.densities(scene.sampling.min_transmittance, RENDER_MIN_WEIGHT)
             chunk.colours()
             chunk.composite(out.rgb, out.opacity, out.depth)
@@ -186,7 +193,7 @@ class CpuTracer:
         scale = 1.0 / (3 * len(rays))
 
         def work(worker: int, task: int) -> None:
-            chunk = prepared.chunk(task, self._spaces[worker])
+            chunk = prepared.chunk(task, self._space())
             chunk.densities(scene.sampling.min_transmittance, 0.0)
             chunk.colours()
             errors[worker] += chunk.loss(truth, linear, scale, d_backgrounds)

@@ -1,5 +1,6 @@
 """The CPU's chunked tracer agrees with the slow one: pictures, error and every gradient."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -150,3 +151,15 @@ def test_rays_that_miss_everything_see_the_background() -> None:
     truth = np.zeros((5, 3), np.float32)
     mse, grads, _ = gradients_of(scene, rays, truth)
     assert np.isfinite(mse) and not any(bool(g.any()) for one in grads for g in one.values())
+
+
+def test_two_callers_at_once_get_their_own_pictures() -> None:
+    """As two visitors of the viewer: neither sees the other's buffers."""
+    scene = tiny_scene(2, 2)
+    seeds = range(4)
+    batches = [rays_into(600, seed) for seed in seeds]
+    alone = [scene.render_rays(*batch)[0] for batch in batches]
+    with ThreadPoolExecutor(len(batches)) as pool:
+        for _ in range(10):
+            together = list(pool.map(lambda batch: scene.render_rays(*batch)[0], batches))
+            assert all(np.array_equal(a, b) for a, b in zip(alone, together, strict=True))
