@@ -1,9 +1,8 @@
 """The engine: data, radiance fields, training, adaptation, evaluation and the viewer.
 
-Importing it chooses numba's OpenMP threads (before numba loads): of the bundled layers the only one
-that several Python threads may enter at once, as the viewer's renderer and its adaptation do.
+Importing it chooses numba's threads, before numba loads (see `machine.set_thread_variables`).
 """
 
-import os
+from nerfcore.machine import set_thread_variables
 
-os.environ.setdefault("NUMBA_THREADING_LAYER", "omp")
+set_thread_variables()

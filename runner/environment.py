@@ -13,6 +13,7 @@ from typing import Any
 
 from configs import Job
 from nerfcore import atomic
+from nerfcore.machine import usable_cores
 
 PACKAGES = (
     "skyline-nerf",
@@ -51,7 +52,7 @@ def describe_run(job: Job, job_id: str, folder: Path, project: Path) -> dict[str
         "host": socket.gethostname(),
         "platform": platform.platform(),
         "python": sys.version.split()[0],
-        "cpus": len(os.sched_getaffinity(0)),
+        "cpus": usable_cores(),
         "versions": {name: _version(name) for name in PACKAGES},
         "git_commit": git_commit(project),
     }

@@ -32,6 +32,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from nerfcore.machine import set_thread_variables, usable_cores
+
 MODULES = ("runner.__main__", "runner.device", "runner.ops.train", "runner.ops.evaluate",
            "runner.ops.view")  # fmt: skip
 PACKET_BYTES = 1 << 18
@@ -192,6 +194,7 @@ def _become_runner(line: socket.socket, gate: int) -> list[str]:
         os.chdir(request["cwd"])
         os.environ.clear()
         os.environ.update(request["env"])
+        set_thread_variables()
         _write_mark(*request["mark"])
     except (OSError, ValueError) as error:
         _say(line, {"id": request["id"], "error": str(error)})
@@ -253,7 +256,7 @@ def _write_mark(name: str, value: str) -> None:
 
 def _give_threads_back() -> None:
     """Let OpenBLAS use as many threads as after a cold start."""
-    count = int(os.environ.get("OPENBLAS_NUM_THREADS") or len(os.sched_getaffinity(0)))
+    count = int(os.environ.get("OPENBLAS_NUM_THREADS") or usable_cores())
     maps = Path("/proc/self/maps").read_text().splitlines()
     for path in {row.split()[-1] for row in maps if "openblas" in row}:
         library = ctypes.CDLL(path)

@@ -1,6 +1,5 @@
 """Owns making photographs, exact depth and change masks from a packed scene."""
 
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -14,6 +13,7 @@ from nerfcore.city.flight import Shot
 from nerfcore.city.plan import Plan
 from nerfcore.city.raycast import FAR
 from nerfcore.city.scene import Scene
+from nerfcore.machine import usable_cores
 
 CHANGED_DEPTH_M = 0.25
 CHANGED_ALBEDO = 0.04
@@ -120,6 +120,6 @@ def change_mask(
 
 def in_parallel(work: Callable[[Item], Result], items: list[Item]) -> Iterator[Result]:
     """Yield the work's results in order, done by as many threads as there are cores."""
-    workers = max(1, len(os.sched_getaffinity(0)))
+    workers = usable_cores()
     with ThreadPoolExecutor(workers) as pool:
         yield from pool.map(work, items)

@@ -4,7 +4,6 @@ Pixels are uint8 sRGB in RGB order, row-major. EXIF orientation is ignored, as C
 its intrinsics belong to the stored rows and columns. Pixel centres lie at +0.5.
 """
 
-import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +16,7 @@ from nerfcore.data.array_file import ArrayFile, Scalar
 from nerfcore.data.borders import border_mask
 from nerfcore.data.records import ImageSet
 from nerfcore.errors import DataError
+from nerfcore.machine import usable_cores
 
 DEFAULT_BUDGET_BYTES = 1024**3
 _READ_RGB = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
@@ -159,7 +159,7 @@ class ImageStore:
         self._fill(every, on_progress)
 
     def _fill(self, every: ImageSet, on_progress: Callable[[int, int], None] | None) -> None:
-        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        with ThreadPoolExecutor(usable_cores()) as pool:
             jobs = [pool.submit(self._load, every, i) for i in range(len(every))]
             try:
                 for done, job in enumerate(jobs, start=1):

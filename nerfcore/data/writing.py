@@ -3,7 +3,6 @@
 Work is spread over cores by threads: decoding, warping and hashing release the interpreter's lock.
 """
 
-import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +29,7 @@ from nerfcore.data.storage import (
 )
 from nerfcore.data.undistort import Undistortion
 from nerfcore.errors import DataError
+from nerfcore.machine import usable_cores
 
 OnProgress = Callable[[int, int], None]
 _JPEG = [cv2.IMWRITE_JPEG_QUALITY, 97, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, 0x111111]
@@ -88,7 +88,7 @@ def write_image_set(
     root = stage.root
     for part in ("rgbs", "valid"):
         (root / folder / part).mkdir(parents=True, exist_ok=True)
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         jobs = [
             pool.submit(_write_or_keep, stage, f"{folder}/%s/{index:06d}", photograph)
             for index, photograph in enumerate(photographs)

@@ -8,20 +8,22 @@ the interpreter's lock inside their operations.
 
 import ctypes
 import itertools
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
 import torch
 
+from nerfcore.machine import usable_cores
+
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 KEPT_BYTES = 1 << 30
 
 
+@cache
 def worker_count() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0))
+    """Threads that work on chunks: the cores this process may use when it first asks."""
+    return usable_cores()
 
 
 @cache

@@ -7,7 +7,6 @@ are in stops (factors of two) of linear light.
 
 import base64
 import hashlib
-import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 
 from nerfcore.data.images import read_mask
 from nerfcore.data.records import ImageSet
+from nerfcore.machine import usable_cores
 
 SCAN_PX: Final = 1024
 THUMBNAIL_PX: Final = 200
@@ -99,7 +99,7 @@ _Scanned = tuple[PhotoFacts | Unreadable, NDArray[np.uint8] | None]
 
 def _scanned(images: ImageSet) -> Iterator[_Scanned]:
     """Measure in parallel, in order, holding a few pictures at most."""
-    threads = os.cpu_count() or 1
+    threads = usable_cores()
     with ThreadPoolExecutor(threads) as pool:
         waiting: deque[Future[_Scanned]] = deque()
         try:
