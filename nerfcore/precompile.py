@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from nerfcore.adapt import Adapter, AdaptSettings
+from nerfcore.adaptation import Adapter, AdaptSettings
 from nerfcore.city.precompile import compile_kernels
 from nerfcore.data.images import ImageStore
 from nerfcore.data.partition import Partition

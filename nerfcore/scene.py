@@ -4,9 +4,9 @@ World frame DRB, camera axes RUB (see `nerfcore.geometry.camera`). Parameters ar
 without autograd; training writes gradients into buffers (see `nerfcore.training`).
 """
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,18 +17,18 @@ from nerfcore.background import initial_background
 from nerfcore.colour import linear_to_srgb
 from nerfcore.data.partition import Partition
 from nerfcore.data.records import SceneFrame
-from nerfcore.errors import SettingsError
-from nerfcore.field.backends import make_tracer, resolve_device
+from nerfcore.field.backends import chosen_tracer, resolve_device
+from nerfcore.field.memory import require_memory, scene_needs
 from nerfcore.field.parameters import Architecture, Parameters, initial_parameters
 from nerfcore.geometry.camera import Camera, Rendered
 from nerfcore.sampling.march import MarchScene
-from nerfcore.sampling.occupancy import OccupancyGrid, full_grid
+from nerfcore.sampling.occupancy import OccupancyGrid, full_grid, grid_dims
 from nerfcore.sampling.routing import build_routing
 from nerfcore.settings import BackendName, ModelSettings, SamplingSettings
 from nerfcore.tracing.contract import Rays, TracedScene
+from nerfcore.variants import Variants
 
 RENDER_CHUNK_RAYS = 4096
-MEMORY_SHARE = 0.8
 
 
 @dataclass
@@ -39,9 +39,12 @@ class SceneModel:
         frame: where the scene lies and its scale.
         partition: which expert owns what.
         settings: architecture; sampling: where samples lie.
-        experts: parameters of each expert; background: of the background MLP.
+        experts: parameters of each expert, local copies behind them; background: of the
+            background MLP.
         occupancy: which cells may hold matter.
-        device, backend: where and how fields are evaluated.
+        device, backend_name: where and how fields are evaluated, as asked.
+        backend_used: the backend that "auto" chose, else the one asked for.
+        variants: where local copies answer, or None.
     """
 
     frame: SceneFrame
@@ -53,7 +56,9 @@ class SceneModel:
     occupancy: OccupancyGrid
     device: torch.device
     backend_name: BackendName = "auto"
+    variants: Variants | None = None
     architecture: Architecture = field(init=False)
+    backend_used: BackendName = field(init=False)
 
     def __post_init__(self) -> None:
         self.architecture = Architecture.of(self.settings)
@@ -61,7 +66,9 @@ class SceneModel:
         self.routing = build_routing(
             p.aabb, p.centroids, p.boundary_margin, 1 if p.cluster_2d else 0
         )
-        self.tracer = make_tracer(self.backend_name, self.architecture, self.device)
+        self.backend_used, self.tracer = chosen_tracer(
+            self.backend_name, self.architecture, self.device
+        )
 
     @property
     def scale_m(self) -> float:
@@ -78,14 +85,21 @@ class SceneModel:
             1 if p.cluster_2d else 0, self.routing, cells, grid.offsets, grid.dims,
             grid.columns(use_occupancy=sampling.use_occupancy),
         )  # fmt: skip
-        return TracedScene(march, sampling, self.settings, self.scale_m)
+        return TracedScene(march, sampling, self.settings, self.scale_m, self.variants)
 
     def densities(self, expert: int, points: NDArray[np.float32]) -> NDArray[np.float32]:
         """One expert's densities f32[N] per metre at world points f32[N, 3]."""
         low = self.partition.box_mins[expert]
         edge = (self.partition.box_maxs[expert] - low).max()
         local = np.clip((points - low) / edge, 0.0, 1.0).astype(np.float32)
-        return self.tracer.densities(self.experts[expert], local)
+        if self.variants is None:
+            return self.tracer.densities(self.experts[expert], local)
+        found = np.empty(len(points), np.float32)
+        answering = self.variants.answering(expert, points)
+        for k in np.unique(answering):
+            own = answering == k
+            found[own] = self.tracer.densities(self.experts[int(k)], local[own])
+        return found
 
     def shown_rgb(self, rgb: Tensor) -> Tensor:
         """sRGB of composited colours."""
@@ -94,8 +108,10 @@ class SceneModel:
         return rgb
 
     def with_sampling(self, sampling: SamplingSettings) -> "SceneModel":
-        """The same model (shared parameters) with other sampling."""
-        return replace(self, sampling=sampling)
+        """The same model with other sampling; parameters, occupancy and tracer are shared."""
+        other = copy.copy(self)
+        other.sampling = sampling
+        return other
 
     @torch.no_grad()
     def render_rays(
@@ -176,7 +192,10 @@ def new_scene(
     """
     architecture = Architecture.of(settings)
     target = resolve_device(device)
-    _check_memory(architecture, len(partition.centroids), target)
+    cell = cell_m / frame.pose_scale_factor_m
+    cells = int(grid_dims(partition, cell).astype(np.int64).prod(axis=1).sum())
+    what = f"log2_hashmap_size {settings.grid.log2_size}, {len(partition)} experts"
+    require_memory(what, scene_needs(architecture, len(partition), cells, target))
     generator = torch.Generator().manual_seed(seed)
     experts = [
         {
@@ -188,38 +207,7 @@ def new_scene(
     background = {
         name: value.to(target) for name, value in initial_background(settings, generator).items()
     }
-    grid = full_grid(partition, cell_m / frame.pose_scale_factor_m)
+    grid = full_grid(partition, cell)
     return SceneModel(
         frame, partition, settings, sampling, experts, background, grid, target, backend
     )
-
-
-def _check_memory(architecture: Architecture, experts: int, device: torch.device) -> None:
-    """Refuse what cannot fit: parameters and two moments of every expert."""
-    needed = 3 * experts * architecture.bytes()
-    free = _free_bytes(device)
-    if needed > MEMORY_SHARE * free:
-        raise SettingsError(
-            f"log2_hashmap_size {architecture.settings.grid.log2_size}: {experts} experts need "
-            f"{experts} x 3 x {architecture.bytes() / 1e6:.0f} MB = {needed / 1e9:.1f} GB, "
-            f"{free / 1e9:.1f} GB are free; choose a smaller table or fewer experts"
-        )
-
-
-def experts_budget_bytes(device: torch.device) -> int:
-    """Memory that a loaded model's experts may take for rendering: half of what is free."""
-    return _free_bytes(device) // 2
-
-
-def _free_bytes(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    return _available_memory_bytes()
-
-
-def _available_memory_bytes() -> int:
-    with Path("/proc/meminfo").open() as lines:
-        for line in lines:
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    raise SettingsError("/proc/meminfo: no MemAvailable line; Skyline runs on Linux")

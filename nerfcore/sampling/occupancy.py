@@ -17,9 +17,11 @@ from scipy.spatial import KDTree
 
 from nerfcore.data.partition import Partition
 from nerfcore.sampling.columns import Columns, pack_columns
+from nerfcore.sampling.ground import GroundGrid
 from nerfcore.sampling.march import Samples
 
 MOST_CELLS_AN_AXIS = 160
+CELL_BYTES = 11  # allowed 1, occupied 1, opacity 4, seen 4, bits 1/8 with and without use
 BAND_DISTANCE_SHARE = 0.25
 DECAY = 0.6
 THRESHOLD = 0.01
@@ -211,10 +213,15 @@ class OccupancyGrid:
         return np.unique(np.concatenate([first, rng.choice(occupied, count - count // 2)]))
 
 
-def full_grid(partition: Partition, cell: float) -> OccupancyGrid:
-    """A grid with every cell allowed and occupied; `cell` is the wished edge in world units."""
+def grid_dims(partition: Partition, cell: float) -> NDArray[np.int32]:
+    """Cells i32[K, 3] along each axis of every expert; `cell`: the wished edge in world units."""
     extents = partition.box_maxs - partition.box_mins
-    dims = np.clip(np.ceil(extents / cell), 1, MOST_CELLS_AN_AXIS).astype(np.int32)
+    return np.clip(np.ceil(extents / cell), 1, MOST_CELLS_AN_AXIS).astype(np.int32)
+
+
+def full_grid(partition: Partition, cell: float) -> OccupancyGrid:
+    """A grid with every cell allowed and occupied; `cell` as in `grid_dims`."""
+    dims = grid_dims(partition, cell)
     sizes = dims.astype(np.int64).prod(axis=1)
     offsets = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64)
     total = int(sizes.sum())
@@ -272,17 +279,44 @@ def restrict_to_points(grid: OccupancyGrid, points: NDArray[np.float32], margin:
         grid.restrict(expert, band.ravel())
 
 
-def admit_points(grid: OccupancyGrid, points: NDArray[np.float32], margin: float) -> None:
+def admit_points(
+    grid: OccupancyGrid,
+    points: NDArray[np.float32],
+    margin: float,
+    within: tuple[GroundGrid, NDArray[np.bool_]] | None = None,
+) -> None:
     """Open the cells near newly seen points, where those points lie close together.
 
     Args:
         points: f32[P, 3], world; fewer than 12 change nothing.
         margin: world units, vertical reach; ground cells further than 4 margins from their third
             nearest point stay as they are.
+        within: ground cells and which of them may get new cells (a cell that reaches beyond them
+            stays as it is); None for all.
     """
     if len(points) < NEIGHBOURS:
         return
     tree = KDTree(points[:, 1:])
     for expert in range(grid.experts):
         band, distance = _band(grid, expert, points, tree, margin)
-        grid.open(expert, (band & (distance <= 4 * margin)[None]).ravel())
+        near = distance <= 4 * margin
+        if within is not None:
+            near &= _wholly_above(grid, expert, *within)
+        grid.open(expert, (band & near[None]).ravel())
+
+
+def _wholly_above(
+    grid: OccupancyGrid, expert: int, ground: GroundGrid, chosen: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """Columns of an expert's cells, bool[D1, D2], that lie wholly above chosen ground cells."""
+    rows, columns = (int(n) for n in grid.dims[expert, 1:])
+    low, high = grid.box_mins[expert, 1:], grid.box_maxs[expert, 1:]
+    size = (high - low) / (rows, columns)
+    index = np.stack(np.meshgrid(np.arange(rows), np.arange(columns), indexing="ij"), axis=-1)
+    parts = max(1, int(np.ceil(float(size.max()) / ground.cell)))
+    above = np.ones((rows, columns), np.bool_)
+    for a in np.linspace(0.0, 1.0, parts + 1):
+        for b in np.linspace(0.0, 1.0, parts + 1):
+            cells = ground.index(low + (index + np.array([a, b])) * size)
+            above &= (cells >= 0) & chosen.reshape(-1)[np.maximum(cells, 0)]
+    return above

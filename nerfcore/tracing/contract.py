@@ -18,6 +18,7 @@ from nerfcore.encoding.splats import Splats
 from nerfcore.field.parameters import Parameters
 from nerfcore.sampling.march import MarchScene, Samples
 from nerfcore.settings import ModelSettings, SamplingSettings
+from nerfcore.variants import Variants
 
 
 @dataclass(frozen=True)
@@ -29,12 +30,19 @@ class TracedScene:
         sampling: step lengths and bounds, metres.
         settings: architecture, colour space, background.
         scale_m: metres per world unit.
+        variants: copies of experts that answer in some ground cells, or None.
     """
 
     march: MarchScene
     sampling: SamplingSettings
     settings: ModelSettings
     scale_m: float
+    variants: Variants | None = None
+
+    def box(self, expert: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Corners f32[3] of the box that an expert, or the expert it is a copy of, fills."""
+        base = expert if self.variants is None else int(self.variants.bases[expert])
+        return self.march.box_mins[base], self.march.box_maxs[base]
 
 
 @dataclass(frozen=True)

@@ -53,9 +53,8 @@ class _Prepared:
         for k, parameters in self.experts.items():
             ids = entries.sample_ids[slice(*self.spans[k])]
             self.positions[k] = local_positions(
-                self.samples, ids, rays.origins, rays.directions,
-                scene.march.box_mins[k], scene.march.box_maxs[k],
-            )  # fmt: skip
+                self.samples, ids, rays.origins, rays.directions, *scene.box(k)
+            )
             features[k] = tracer.encode(parameters, self.positions[k])
         s = self.samples
         deltas = s.dts * np.float32(scene.scale_m)

@@ -11,7 +11,7 @@ def place_samples(scene: TracedScene, rays: Rays, max_samples: int | None = None
         max_samples: a lower limit than the scene's.
     """
     s = scene.sampling
-    return march(
+    samples = march(
         scene.march,
         rays.origins,
         rays.directions,
@@ -22,3 +22,6 @@ def place_samples(scene: TracedScene, rays: Rays, max_samples: int | None = None
         growth=s.step_growth,
         max_samples=min(s.max_samples, max_samples or s.max_samples),
     )
+    if scene.variants is None:
+        return samples
+    return scene.variants.apply(samples, rays.origins, rays.directions)

@@ -7,7 +7,7 @@ features goes back to the table by the hash grid itself, so no graph holds a tab
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -179,10 +179,11 @@ class TensorTracer:
 
     def _march(self, scene: TracedScene, rays: Rays, max_samples: int | None) -> TensorSamples:
         s = scene.sampling
-        return tensor_march(
+        origins, directions = self._tensor(rays.origins), self._tensor(rays.directions)
+        samples = tensor_march(
             scene.march,
-            self._tensor(rays.origins),
-            self._tensor(rays.directions),
+            origins,
+            directions,
             self._tensor(rays.jitter),
             near=(s.near_m or 0.0) / scene.scale_m,
             far=1e9 if s.far_m is None else s.far_m / scene.scale_m,
@@ -190,6 +191,10 @@ class TensorTracer:
             growth=s.step_growth,
             max_samples=min(s.max_samples, max_samples or s.max_samples),
         )
+        if scene.variants is None:
+            return samples
+        points = origins[samples.ray_ids] + samples.ts[:, None] * directions[samples.ray_ids]
+        return replace(samples, owners=scene.variants.applied(samples.owners, points))
 
     def _groups(
         self,
@@ -206,7 +211,7 @@ class TensorTracer:
         origins, directions = self._tensor(rays.origins), self._tensor(rays.directions)
         groups = []
         for expert, own in zip(met.tolist(), order.split(counts.tolist()), strict=True):
-            low, high = scene.march.box_mins[expert], scene.march.box_maxs[expert]
+            low, high = scene.box(expert)
             own_ids = ids[own]
             ray_ids = samples.ray_ids[own_ids]
             points = origins[ray_ids] + samples.ts[own_ids, None] * directions[ray_ids]

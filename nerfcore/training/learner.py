@@ -5,7 +5,7 @@ The loss is the mean squared error in sRGB, whatever the compositing space.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from nerfcore.field.lazy import LazyExperts
 from nerfcore.field.parameters import Parameters
 from nerfcore.scene import SceneModel
 from nerfcore.tracing.contract import LossReport, Rays
-from nerfcore.training.adam import Adam
+from nerfcore.training.adam import Adam, Update, update_all
 from nerfcore.training.gradients import GradientStore
 from nerfcore.training.pixels import RayBatch
 from nerfcore.training.table_adam import TableDescent
@@ -75,7 +75,12 @@ def psnr_of(mse: float) -> float:
 
 
 class Learner:
-    """Gradients and moments of a scene model; experts that no ray met have neither."""
+    """Gradients and moments of a scene model; experts that no ray met have neither.
+
+    Attributes:
+        only: experts that may change, the background not among them; None for all and it.
+        observes: whether the occupancy learns from the batches.
+    """
 
     def __init__(self, scene: SceneModel, rng: np.random.Generator) -> None:
         self.scene = scene
@@ -89,6 +94,8 @@ class Learner:
         self.descent = TableDescent(layout) if layout and scene.tracer.makes_splats else None
         self.rejected_in_a_row = 0
         self.observed = 0
+        self.observes = True
+        self.only: frozenset[int] | None = None
         self.sampling = scene.sampling
         self.before_change: Callable[[int], None] | None = None
 
@@ -109,7 +116,9 @@ class Learner:
         """
         scene = self.scene
         experts, store = list(scene.experts), self.store
-        sink = store.sink()
+        sink = store.sink(with_background=self.only is None)
+        if self.only is not None:
+            sink = replace(sink, experts={k: store.of(k) for k in self.only})
         if fast is not None:
             experts[fast.expert], store = fast.parameters, fast.store
             sink = store.sink(fast.expert, with_background=fast.with_background)
@@ -126,9 +135,13 @@ class Learner:
     def _observe(self, report: LossReport) -> None:
         """Let the occupancy learn from every few batches' densities."""
         self.observed += 1
-        if self.scene.sampling.use_occupancy and self.observed % OBSERVE_EVERY == 0:
+        use = self.observes and self.scene.sampling.use_occupancy
+        if use and self.observed % OBSERVE_EVERY == 0:
+            variants, samples = self.scene.variants, report.samples
+            if variants is not None:
+                samples = variants.base_owned(samples)
             self.scene.occupancy.observe(
-                report.samples, report.sigmas, report.rays.origins, report.rays.directions,
+                samples, report.sigmas, report.rays.origins, report.rays.directions,
                 self.scene.sampling.step_m,
             )  # fmt: skip
 
@@ -136,18 +149,20 @@ class Learner:
         self, adam: Adam, parameters: Parameters, store: GradientStore, expert: int, rates: Rates
     ) -> None:
         """Take one Adam step on one expert's parameters with its gradient in a store."""
-        splats = store.table(expert)
-        table = (splats, self.descent) if splats is not None and self.descent else None
-        adam.update(parameters, store.of(expert), rates.by_name(), table)
+        found = Update(adam, parameters, store.of(expert), rates.by_name(), store.table(expert))
+        update_all([found], self.descent)
 
     def apply(self, rates: Rates) -> None:
         """Take one Adam step on all that has gradient, and forget the gradient."""
-        for k in sorted(self.store.touched):
+        scene, store, by_name = self.scene, self.store, rates.by_name()
+        updates = [Update(self.background_adam, scene.background, store.background, by_name)]
+        for k in sorted(store.touched):
             if self.before_change is not None:
                 self.before_change(k)
-            self.descend(self.adams[k], self.scene.experts[k], self.store, k, rates)
-        self.background_adam.update(self.scene.background, self.store.background, rates.by_name())
-        self.store.clear()
+            own = self.adams[k], scene.experts[k], store.of(k), by_name, store.table(k)
+            updates.append(Update(*own))
+        update_all(updates, self.descent)
+        store.clear()
 
     def step(self, batch: RayBatch, rates: Rates) -> tuple[float, int]:
         """Gradient and update; a non-finite loss changes nothing.

@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from configs import EvalJob
-from nerfcore.adapt import Adapter
+from nerfcore.adaptation import Adapter
 from nerfcore.checkpoint import CheckpointStore
 from nerfcore.data.images import ImageStore
 from nerfcore.data.records import ImageSet

@@ -7,7 +7,7 @@ import dataclasses
 from typing import Final
 
 from configs import EvalJob, Job, TrainJob, ViewJob
-from nerfcore.adapt import AdaptSettings
+from nerfcore.adaptation import AdaptSettings
 from nerfcore.scene import SceneModel
 from nerfcore.settings import HashGridSettings, ModelSettings
 from nerfcore.training.learner import Rates

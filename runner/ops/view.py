@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from configs import ViewJob
-from nerfcore.adapt import Adapter
+from nerfcore.adaptation import Adapter
 from nerfcore.checkpoint import announce, save_checkpoint
 from nerfcore.data.images import ImageStore
 from nerfcore.viewer import EndReason, overview_camera, serve

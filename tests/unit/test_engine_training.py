@@ -9,7 +9,7 @@ import pytest
 import torch
 from engine_scenes import grid_partition, rays_into, tiny_scene
 
-from nerfcore.adapt import Adapter, AdaptSettings
+from nerfcore.adaptation import Adapter, AdaptSettings
 from nerfcore.data.images import ImageStore
 from nerfcore.data.records import ImageSet
 from nerfcore.encoding import numba_grid
@@ -19,7 +19,7 @@ from nerfcore.errors import NonFiniteError, SettingsError
 from nerfcore.geometry.camera import Camera
 from nerfcore.settings import HashGridSettings
 from nerfcore.training import episodes
-from nerfcore.training.adam import Adam, _adam_torch
+from nerfcore.training.adam import Adam, Update, _adam_torch, update_all
 from nerfcore.training.episodes import EpisodeSampler, ground_cells
 from nerfcore.training.learner import FastWeights, Learner, Rates
 from nerfcore.training.pixels import PixelSampler, RayBatch, rays_of
@@ -236,7 +236,8 @@ def table_step(points: int, steps: int = 3) -> tuple[torch.Tensor, torch.Tensor]
     for _ in range(steps):
         positions = generator.random((3, points), dtype=np.float32)
         grad = generator.normal(size=(layout.width, points)).astype(np.float32)
-        adams[0].update(fused, {}, {"table": 0.01}, (Splats(positions, grad), descent))
+        splats = Splats(positions, grad)
+        update_all([Update(adams[0], fused, {}, {"table": 0.01}, splats)], descent)
         buffer = torch.zeros_like(start)
         numba_grid.scatter(positions, grad, layout, buffer.numpy())
         adams[1].update(plain, {"table": buffer}, {"table": 0.01})

@@ -1,0 +1,6 @@
+"""Test-time adaptation: new photographs, where they disagree, and steps that follow them."""
+
+from nerfcore.adaptation.adapter import Adapter, StepResult
+from nerfcore.adaptation.settings import AdaptSettings, Part
+
+__all__ = ["AdaptSettings", "Adapter", "Part", "StepResult"]

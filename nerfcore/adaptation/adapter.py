@@ -1,0 +1,221 @@
+"""Test-time adaptation: a few Adam steps on new images, mixed with rays of old ones.
+
+The model given is adapted in place; `reset` brings parameters, local variants and occupancy back
+as they were. Every step draws its rays from pixel indices; no ray is stored. A local adaptation
+gives the ground cells where the new images disagree copies of their experts and trains only those.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nerfcore.adaptation.disagreement import grown
+from nerfcore.adaptation.exposure import Gains, exposed, no_exposure
+from nerfcore.adaptation.rays import BlockSampler, crossing, ending_in
+from nerfcore.adaptation.settings import AdaptSettings, rates_of_part
+from nerfcore.adaptation.survey import Survey, survey_new_images
+from nerfcore.data.images import ImageStore
+from nerfcore.data.records import SparsePoints
+from nerfcore.errors import SettingsError
+from nerfcore.field.parameters import Parameters
+from nerfcore.sampling.ground import GroundGrid
+from nerfcore.sampling.occupancy import admit_points
+from nerfcore.scene import SceneModel
+from nerfcore.training.learner import Learner, psnr_of
+from nerfcore.training.pixels import PixelSampler, RayBatch, joined
+from nerfcore.training.schedule import training_sampling
+from nerfcore.variants import with_variants
+
+BAND_STEPS = 2.0
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """One adaptation step: its number (1-based), loss, PSNR in dB of its rays, seconds so far."""
+
+    step: int
+    loss: float
+    psnr: float
+    seconds: float
+
+
+class Adapter:
+    """Adapts a scene model to new images."""
+
+    def __init__(
+        self,
+        scene: SceneModel,
+        new: ImageStore,
+        settings: AdaptSettings,
+        *,
+        old: ImageStore | None = None,
+        new_points: SparsePoints | None = None,
+    ) -> None:
+        """Prepare to adapt.
+
+        Args:
+            scene: adapted in place.
+            new: images to adapt to.
+            settings: how.
+            old: images to replay from and to compare with; needed when `settings.replay` > 0 or
+                `settings.local`.
+            new_points: sparse points of the new images, which open occupancy cells.
+
+        Raises:
+            SettingsError: replay or a local update without old images.
+        """
+        for field, wanted in (("replay", settings.replay > 0), ("local", settings.local)):
+            if wanted and old is None:
+                value = getattr(settings, field)
+                raise SettingsError(f"{field} {value}: needs old images, the dataset has none")
+        self.scene = scene
+        self.settings = settings
+        self.old_rays = round(settings.rays * settings.replay) if old is not None else 0
+        self._new, self._old = new, old
+        self._points = new_points
+        self._initial: dict[int, Parameters] = {}
+        self._initial_background = {n: v.clone() for n, v in scene.background.items()}
+        self._initial_cells = scene.occupancy.state()
+        self._initial_experts, self._initial_variants = scene.experts, scene.variants
+        self.survey: Survey | None = None
+        self._begin()
+
+    def _begin(self) -> None:
+        rng = np.random.default_rng(self.settings.seed)
+        self._rng = rng
+        self._rates = rates_of_part(self.settings.rates, self.settings.part)
+        self._draw_new: Callable[[int], RayBatch] = PixelSampler(self._new, rng).draw
+        self._draw_old: Callable[[int], RayBatch] | None = None
+        if self._old is not None and self.old_rays:
+            self._draw_old = PixelSampler(self._old, rng).draw
+        self._gains: NDArray[np.float32] | None = None
+        self._make_learner()
+        self.steps = 0
+        self.seconds = 0.0
+
+    def _make_learner(self) -> None:
+        self.learner = Learner(self.scene, self._rng)
+        self.learner.before_change = self._keep
+        self.learner.sampling = training_sampling(self.scene.sampling, 1.0)
+
+    def _keep(self, expert: int) -> None:
+        """Keep an expert as it was before its first change."""
+        if expert not in self._initial and expert < len(self._initial_experts):
+            parameters = self.scene.experts[expert]
+            self._initial[expert] = {n: v.clone() for n, v in parameters.items()}
+
+    def reset(self) -> None:
+        """Bring the model back to what it was when the adapter was made."""
+        self.scene.experts, self.scene.variants = self._initial_experts, self._initial_variants
+        pairs = [(self.scene.experts[k], initial) for k, initial in self._initial.items()]
+        for parameters, initial in [*pairs, (self.scene.background, self._initial_background)]:
+            for name, value in initial.items():
+                parameters[name].copy_(value)
+        self.scene.occupancy.restore(self._initial_cells)
+        self._begin()
+
+    def gains_of(self, image: int) -> Gains:
+        """Exposure of an adapted image, by its index in the new store; zeros before a survey."""
+        return no_exposure() if self._gains is None else self._gains[image]
+
+    @property
+    def typical_gains(self) -> Gains:
+        """Exposure of the new flight's images that were not adapted to."""
+        if self._gains is None or self.survey is None:
+            return no_exposure()
+        return self.survey.typical_gains
+
+    def step(self) -> StepResult:
+        """Take one step; the first one surveys the new images before, where settings need it.
+
+        Raises:
+            NonFiniteError: ten steps in a row had a non-finite loss; the model is as before them.
+        """
+        began_s = time.monotonic()
+        if self.steps == 0:
+            self._prepare()
+        batch = self._exposed(self._draw_new(self.settings.rays - self.old_rays))
+        if self._draw_old is not None:
+            batch = joined([batch, self._draw_old(self.old_rays)])
+        mse, _ = self.learner.step(batch, self._rates)
+        self.steps += 1
+        self.seconds += time.monotonic() - began_s
+        return StepResult(self.steps, mse, psnr_of(mse), self.seconds)
+
+    def _exposed(self, batch: RayBatch) -> RayBatch:
+        """The rays' colours as the model's exposure shows them."""
+        if self._gains is None:
+            return batch
+        return replace(batch, rgbs=exposed(batch.rgbs, -self._gains[batch.image_ids]))
+
+    def _prepare(self) -> None:
+        s = self.settings
+        if (s.exposure or s.local) and self.survey is None:
+            self.survey = survey_new_images(self.scene, self._new, self._old)
+        if s.exposure and self.survey is not None:
+            self._gains = np.stack([self.survey.gains[i] for i in range(len(self._new))])
+        if s.local and self.survey is not None and self.survey.found is not None:
+            self._go_local(self.survey, self.survey.found.grid)
+        else:
+            self._admit(None)
+            self._spare_changed()
+
+    def _admit(self, within: tuple[GroundGrid, NDArray[np.bool_]] | None) -> None:
+        """Open cells for matter near the new points, perhaps only above some ground cells."""
+        if self._points is not None:
+            margin = BAND_STEPS * self.scene.sampling.step_m / self.scene.scale_m
+            admit_points(self.scene.occupancy, self._points.xyz, margin, within)
+
+    def _go_local(self, survey: Survey, grid: GroundGrid) -> None:
+        """Give the disagreeing cells copies of their own, and draw only rays that meet them."""
+        scene, cells = self.scene, survey.disagreeing()
+        owners = _owners_above(scene, grid, cells)
+        count = len(scene.partition.centroids)
+        scene.variants, scene.experts, fresh = with_variants(
+            scene.variants, scene.experts, count, grid, cells, owners
+        )
+        self._make_learner()
+        self.learner.only, self.learner.observes = frozenset(fresh), False
+        self._admit((grid, cells))
+        if not fresh:
+            return
+        aabb = scene.partition.aabb
+        masks = [crossing(one, grid, cells, aabb) & one.valid for one in survey.new]
+        self._draw_new = BlockSampler(self._new, survey.new, masks, self._rng).draw
+        self._replay(survey, [crossing(one, grid, cells, aabb) for one in survey.old])
+
+    def _spare_changed(self) -> None:
+        """Let replay not hold on to what the new images contradict."""
+        survey = self.survey
+        if survey is not None and survey.found is not None and survey.changed().any():
+            self._replay(survey, [np.ones(one.valid.shape, np.bool_) for one in survey.old])
+
+    def _replay(self, survey: Survey, masks: list[NDArray[np.bool_]]) -> None:
+        """Replay these blocks of the old looks, without what ends in changed cells."""
+        if self._draw_old is None or self._old is None or survey.found is None:
+            return
+        grid, changed = survey.found.grid, grown(survey.changed())
+        kept = [
+            mask & one.valid & ~ending_in(one, grid, changed)
+            for mask, one in zip(masks, survey.old, strict=True)
+        ]
+        if any(mask.any() for mask in kept):
+            self._draw_old = BlockSampler(self._old, survey.old, kept, self._rng).draw
+        else:
+            self._draw_old = None
+
+
+def _owners_above(
+    scene: SceneModel, grid: GroundGrid, cells: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """Experts whose boxes reach over a chosen cell, bool[K]."""
+    low = np.asarray(grid.low) + np.argwhere(cells) * grid.cell
+    p = scene.partition
+    found = np.zeros(len(p.centroids), np.bool_)
+    for k in range(len(found)):
+        meets = (low < p.box_maxs[k, 1:]) & (low + grid.cell > p.box_mins[k, 1:])
+        found[k] = bool(meets.all(1).any())
+    return found
