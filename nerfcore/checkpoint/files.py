@@ -29,6 +29,7 @@ from nerfcore.data.records import Dataset, SceneFrame
 from nerfcore.errors import CheckpointError, SettingsError
 from nerfcore.field.backends import resolve_device
 from nerfcore.field.lazy import LazyExperts
+from nerfcore.field.memory import require_memory, scene_needs
 from nerfcore.field.parameters import Architecture, Parameters
 from nerfcore.geometry.geodesy import GeoPoint
 from nerfcore.sampling.occupancy import OccupancyGrid
@@ -162,6 +163,21 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
+def read_occupancy_dims(folder: Path) -> NDArray[np.int32]:
+    """Read how many occupancy cells a checkpoint's experts have along each axis, i32[K, 3].
+
+    Raises:
+        CheckpointError: see `read_manifest`; or the manifest does not say.
+    """
+    try:
+        return np.array(read_manifest(folder)["occupancy_dims"], np.int32).reshape(-1, 3)
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{folder / MANIFEST}: occupancy_dims wrong or missing ({error}); use another "
+            "checkpoint"
+        ) from error
+
+
 def verify_files(folder: Path, manifest: dict[str, Any]) -> None:
     """Check that every file is there, complete and unchanged.
 
@@ -206,6 +222,7 @@ def load_checkpoint(
 
     Raises:
         CheckpointError: a file is missing, truncated, changed or contradicts the manifest.
+        SettingsError: all at once do not fit in memory.
         BackendUnavailableError: see `nerfcore.field.backends`.
     """
     manifest = read_manifest(folder)
@@ -220,7 +237,12 @@ def load_checkpoint(
             f"{folder / MANIFEST}: wrong or missing field ({error}); use another checkpoint"
         ) from error
     target = resolve_device(device)
-    shapes = Architecture.of(settings).shapes()
+    architecture = Architecture.of(settings)
+    shapes = architecture.shapes()
+    if budget_bytes is None:
+        count = int(dims.astype(np.int64).prod(axis=1).sum())
+        needs = scene_needs(architecture, len(partition), count, target)
+        require_memory(f"{folder}: {len(partition)} experts", needs)
     cells = [_read_cells(folder / _expert_file(k)) for k in range(len(partition))]
 
     def load(expert: int) -> Parameters:
@@ -228,7 +250,7 @@ def load_checkpoint(
         return _checked(path, _load(path), shapes, target)
 
     experts: Sequence[Parameters] = LazyExperts(
-        len(partition), load, Architecture.of(settings).bytes(), budget_bytes or 0
+        len(partition), load, architecture.bytes(), budget_bytes or 0, target
     )
     if budget_bytes is None:
         experts = list(experts)

@@ -15,6 +15,7 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton.errors import TritonError
 
 from nerfcore.encoding.layout import GridLayout
 
@@ -185,13 +186,10 @@ class TritonGrid:
         if not len(positions):
             return
         blocks = (triton.cdiv(len(positions), BLOCK_POINTS), levels)
-        with torch.cuda.device_of(out):
-            kernel[blocks](
-                *(tensor.detach().contiguous() for tensor in inputs),
-                *self._levels,
-                out.detach(),
-                len(positions),
-                LEVELS=self.layout.levels,
-                FEATURES=self.layout.features,
-                BLOCK=BLOCK_POINTS,
-            )
+        arguments = [*(t.detach().contiguous() for t in inputs), *self._levels, out.detach()]
+        sizes = {"LEVELS": self.layout.levels, "FEATURES": self.layout.features}
+        try:
+            with torch.cuda.device_of(out):
+                kernel[blocks](*arguments, len(positions), **sizes, BLOCK=BLOCK_POINTS)
+        except TritonError as error:
+            raise RuntimeError(f"Triton: {error}") from error

@@ -7,13 +7,15 @@ takes torch there.
 """
 
 import logging
+from subprocess import SubprocessError
 
 import torch
 
 from nerfcore.encoding.grids import HashGrid, TorchGrid
+from nerfcore.encoding.layout import grid_layout
 from nerfcore.errors import BackendUnavailableError
 from nerfcore.field.parameters import Architecture
-from nerfcore.settings import BackendName, Variant
+from nerfcore.settings import BackendName, HashGridSettings, Variant
 from nerfcore.tracing.contract import Tracer
 from nerfcore.tracing.tensors import TensorTracer
 
@@ -24,6 +26,7 @@ TCNN_INSTALL = (
 )
 TRITON_INSTALL = "a CUDA build of PyTorch brings it along (pip install triton)"
 CUDA_GRIDS: tuple[BackendName, ...] = ("tcnn", "triton")
+REASON_CHARS = 500
 _log = logging.getLogger(__name__)
 
 
@@ -96,24 +99,32 @@ def _triton_obstacle(device: torch.device) -> str | None:
 
 
 def make_tracer(name: BackendName, architecture: Architecture, device: torch.device) -> Tracer:
-    """Return the tracer named, or for "auto" the fastest that can be used.
+    """Return `chosen_tracer`'s tracer."""
+    return chosen_tracer(name, architecture, device)[1]
+
+
+def chosen_tracer(
+    name: BackendName, architecture: Architecture, device: torch.device
+) -> tuple[BackendName, Tracer]:
+    """Return the backend named, or for "auto" the fastest that can be used, and its tracer.
 
     Raises:
-        BackendUnavailableError: see `check_backend`; or tiny-cuda-nn lays this table out otherwise.
+        BackendUnavailableError: see `check_backend`; or it is there, but does not work here.
     """
     if name != "auto":
-        return _named_tracer(name, architecture, device)
+        return name, _named_tracer(name, architecture, device)
     if device.type == "cpu":
-        return _named_tracer("numba", architecture, device)
+        return "numba", _named_tracer("numba", architecture, device)
     for candidate in CUDA_GRIDS:
         try:
             tracer = _named_tracer(candidate, architecture, device)
         except BackendUnavailableError as error:
-            _log.info("backend auto: %s", error)
+            _log.info("backend auto: not %s: %s", candidate, error)
         else:
             _log.info("backend auto: %s on %s", candidate, device)
-            return tracer
-    return _named_tracer("torch", architecture, device)
+            return candidate, tracer
+    _log.info("backend auto: torch on %s", device)
+    return "torch", _named_tracer("torch", architecture, device)
 
 
 def _named_tracer(name: BackendName, architecture: Architecture, device: torch.device) -> Tracer:
@@ -122,18 +133,48 @@ def _named_tracer(name: BackendName, architecture: Architecture, device: torch.d
         from nerfcore.tracing.cpu import CpuTracer
 
         return CpuTracer(architecture)
-    return TensorTracer(architecture, device, _grid(name, architecture, device))
+    return TensorTracer(architecture, device, _working_grid(name, architecture, device))
 
 
-def _grid(name: BackendName, architecture: Architecture, device: torch.device) -> HashGrid | None:
+def _working_grid(
+    name: BackendName, architecture: Architecture, device: torch.device
+) -> HashGrid | None:
+    """The backend's hash grid, or None for a model without one.
+
+    Packages that import may still fail on this GPU: built for another one, or without the compiler
+    that they call at the first use. So those are used once.
+    """
     if architecture.layout is None:
         return None
+    if name not in CUDA_GRIDS:
+        return TorchGrid(architecture.layout)
+    try:
+        grid = _cuda_grid(name, architecture.settings.grid, device)
+        point = torch.full((1, 3), 0.5, device=device)
+        grid.encode(point, torch.zeros(grid.layout.rows, grid.layout.features, device=device))
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, OSError, ImportError, SubprocessError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise BackendUnavailableError(
+            f'backend "{name}": does not work on {_described(device)} ({reason[:REASON_CHARS]}); '
+            'install it for this device, or use backend "auto" or "torch"'
+        ) from error
+    return grid
+
+
+def _described(device: torch.device) -> str:
+    if device.type != "cuda":
+        return f"device {device}"
+    major, minor = torch.cuda.get_device_capability(device)
+    return f"{torch.cuda.get_device_name(device)}, compute capability {major}.{minor}"
+
+
+def _cuda_grid(name: BackendName, settings: HashGridSettings, device: torch.device) -> HashGrid:
     if name == "tcnn":
         from nerfcore.encoding.tcnn_grid import TcnnGrid
 
-        return TcnnGrid(architecture.settings.grid, device)
-    if name == "triton":
-        from nerfcore.encoding.triton_grid import TritonGrid
+        return TcnnGrid(settings, device)
+    from nerfcore.encoding.triton_grid import TritonGrid
 
-        return TritonGrid(architecture.layout, device)
-    return TorchGrid(architecture.layout)
+    return TritonGrid(grid_layout(settings), device)

@@ -9,18 +9,37 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import overload
 
+import torch
+
+from nerfcore.field.memory import CPU, Need, require_memory
 from nerfcore.field.parameters import Parameters
+
+CHANGING_COPIES = 3
 
 
 class LazyExperts(Sequence[Parameters]):
     """Experts loaded on demand, least recently used ones given up."""
 
     def __init__(
-        self, count: int, load: Callable[[int], Parameters], expert_bytes: int, budget_bytes: int
+        self,
+        count: int,
+        load: Callable[[int], Parameters],
+        expert_bytes: int,
+        budget_bytes: int,
+        device: torch.device = CPU,
     ) -> None:
-        """Args: how many, how to load one, the size of one, memory for all (at least one stays)."""
+        """Make the list, empty.
+
+        Args:
+            count: how many experts there are.
+            load: reads one.
+            expert_bytes: the size of one.
+            budget_bytes: memory for all; at least one stays.
+            device: where `load` puts them.
+        """
         self._count = count
         self._load = load
+        self._expert_bytes, self._device = expert_bytes, device
         self._most = max(1, budget_bytes // max(1, expert_bytes))
         self._held: OrderedDict[int, Parameters] = OrderedDict()
         self._lock = threading.Lock()
@@ -34,7 +53,17 @@ class LazyExperts(Sequence[Parameters]):
         return list(self._held)
 
     def hold_all(self) -> None:
-        """Load every expert and give up none from now on."""
+        """Load every expert and give up none from now on.
+
+        Raises:
+            SettingsError: they do not fit in memory, told before any is loaded.
+        """
+        missing = Need(
+            "parameters", self._count - len(self._held), self._expert_bytes, self._device
+        )
+        # what changes one expert holds its moments and its gradient, or a copy to go back to
+        changing = Need("first expert changed", CHANGING_COPIES, self._expert_bytes, self._device)
+        require_memory(f"{self._count} experts of the checkpoint", [missing, changing])
         self._most = self._count
         for expert in range(self._count):
             self[expert]

@@ -13,19 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from nerfcore.checkpoint import CheckpointStore, load_checkpoint, load_optimiser, read_manifest
-from nerfcore.checkpoint.files import require_same_frame
+from nerfcore.checkpoint import CheckpointStore, load_optimiser, read_manifest
 from nerfcore.data.images import ImageStore
 from nerfcore.data.partition import Partition
 from nerfcore.data.records import Dataset, ImageSet
-from nerfcore.errors import CheckpointError
 from nerfcore.scene import SceneModel
 from nerfcore.training.episodes import EpisodeSampler, ground_cells
 from nerfcore.training.learner import Learner, psnr_of
 from nerfcore.training.pixels import PixelSampler, RayBatch
 from nerfcore.training.schedule import decay, training_sampling
 from nerfcore.training.settings import TrainSettings
-from nerfcore.training.start import derived_sampling, first_scene
+from nerfcore.training.start import continued_scene, first_scene
 from nerfcore.training.steppers import FomamlStepper, JointStepper, Stepper
 from nerfcore.training.validation import batch_mse
 
@@ -117,17 +115,9 @@ class _Run:
     def _scene(
         self, dataset: Dataset, partition: Partition, store: ImageStore, start: Path | None
     ) -> SceneModel:
-        s = self.settings
         if start is None:
-            return first_scene(dataset, partition, s, store)
-        scene = load_checkpoint(start, s.device, s.backend)
-        require_same_frame(scene, dataset, start)
-        if scene.settings != s.model:
-            raise CheckpointError(
-                f"{start}: architecture {scene.settings} differs from the job's {s.model}; give "
-                "the job the checkpoint's values"
-            )
-        return scene.with_sampling(derived_sampling(s.sampling, dataset, store))
+            return first_scene(dataset, partition, self.settings, store)
+        return continued_scene(dataset, self.settings, store, start)
 
     def _stepper(self, dataset: Dataset, partition: Partition, store: ImageStore) -> Stepper:
         s = self.settings

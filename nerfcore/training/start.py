@@ -1,11 +1,28 @@
-"""Builds the scene model a training run starts from, with sampling derived from the data."""
+"""Builds the scene model a training run starts from, with sampling derived from the data.
+
+What cannot fit in memory is refused before any of it is allocated.
+"""
+
+from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
+from nerfcore.checkpoint import load_checkpoint
+from nerfcore.checkpoint.files import read_occupancy_dims, require_same_frame
 from nerfcore.data.images import ImageStore
 from nerfcore.data.partition import Partition
 from nerfcore.data.records import Dataset
-from nerfcore.sampling.occupancy import restrict_to_points
+from nerfcore.errors import CheckpointError
+from nerfcore.field.backends import resolve_device
+from nerfcore.field.memory import (
+    keeps_dense_gradients,
+    require_memory,
+    scene_needs,
+    training_needs,
+)
+from nerfcore.field.parameters import Architecture
+from nerfcore.sampling.occupancy import grid_dims, restrict_to_points
 from nerfcore.sampling.visibility import restrict_to_seen
 from nerfcore.scene import SceneModel, new_scene
 from nerfcore.settings import SamplingSettings
@@ -51,8 +68,14 @@ def derived_sampling(
 def first_scene(
     dataset: Dataset, partition: Partition, settings: TrainSettings, store: ImageStore
 ) -> SceneModel:
-    """Make the untrained model, its occupancy seeded from sparse points and cameras."""
+    """Make the untrained model, its occupancy seeded from sparse points and cameras.
+
+    Raises:
+        SettingsError: training it does not fit in memory.
+    """
     sampling = derived_sampling(settings.sampling, dataset, store)
+    cell = CELL_STEPS * sampling.step_m / dataset.frame.pose_scale_factor_m
+    require_training_memory(settings, grid_dims(partition, cell))
     scene = new_scene(
         dataset.frame,
         partition,
@@ -70,3 +93,45 @@ def first_scene(
         least = 1 if dataset.points is not None else min(CAMERAS_WITHOUT_POINTS, len(store))
         restrict_to_seen(scene.occupancy, store, least)
     return scene
+
+
+def continued_scene(
+    dataset: Dataset, settings: TrainSettings, store: ImageStore, start: Path
+) -> SceneModel:
+    """Load the model that a checkpoint holds, to go on training it.
+
+    Raises:
+        CheckpointError: damaged, of another architecture or of another place.
+        SettingsError: training it does not fit in memory.
+    """
+    require_training_memory(settings, read_occupancy_dims(start))
+    scene = load_checkpoint(start, settings.device, settings.backend)
+    require_same_frame(scene, dataset, start)
+    if scene.settings != settings.model:
+        raise CheckpointError(
+            f"{start}: architecture {scene.settings} differs from the job's {settings.model}; give "
+            "the job the checkpoint's values"
+        )
+    return scene.with_sampling(derived_sampling(settings.sampling, dataset, store))
+
+
+def require_training_memory(settings: TrainSettings, dims: NDArray[np.int32]) -> None:
+    """Refuse a run that cannot fit in memory, before anything of it is allocated.
+
+    Args:
+        settings: of the run.
+        dims: i32[K, 3], occupancy cells along each axis of every expert.
+
+    Raises:
+        SettingsError: with the arithmetic.
+    """
+    architecture, device = Architecture.of(settings.model), resolve_device(settings.device)
+    experts, cells = len(dims), int(dims.astype(np.int64).prod(axis=1).sum())
+    dense = keeps_dense_gradients(settings.backend, device)
+    inner = settings.algo == "fomaml"
+    require_memory(
+        f"log2_hashmap_size {settings.model.grid.log2_size}, {experts} experts, algo "
+        f'"{settings.algo}"',
+        scene_needs(architecture, experts, cells, device)
+        + training_needs(architecture, experts, device, dense=dense, inner=inner),
+    )

@@ -11,7 +11,8 @@ from nerfcore.data.partition import load_partition
 from nerfcore.data.records import Dataset
 from nerfcore.errors import CheckpointError
 from nerfcore.field.backends import check_backend, resolve_device
-from nerfcore.scene import SceneModel, experts_budget_bytes
+from nerfcore.field.memory import experts_budget_bytes
+from nerfcore.scene import SceneModel
 from runner.inputs import Inputs
 from runner.ops.agreement import (
     job_partition,

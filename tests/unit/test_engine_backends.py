@@ -5,8 +5,10 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import grid_checks as checks
 import pytest
 import torch
 from engine_scenes import tiny_scene
@@ -14,10 +16,11 @@ from engine_scenes import tiny_scene
 from configs import ExitCode, Roots
 from nerfcore.encoding import tcnn_grid
 from nerfcore.encoding.grids import TorchGrid
+from nerfcore.encoding.layout import grid_layout
 from nerfcore.errors import BackendUnavailableError
 from nerfcore.field import backends
-from nerfcore.field.backends import check_backend, make_tracer
-from nerfcore.settings import BackendName, Variant
+from nerfcore.field.backends import check_backend, chosen_tracer, make_tracer
+from nerfcore.settings import BackendName, SamplingSettings, Variant
 from nerfcore.tracing.cpu import CpuTracer
 from nerfcore.tracing.tensors import TensorTracer
 from runner.execute import Request, execute
@@ -83,9 +86,95 @@ def test_auto_takes_the_first_that_can_be_used_on_a_gpu(
 
     chosen: list[str] = []
     monkeypatch.setattr(backends, "_obstacle", obstacle)
-    monkeypatch.setattr(backends, "_grid", lambda name, *rest: chosen.append(name) or TorchGrid)
-    make_tracer("auto", tiny_scene().architecture, CUDA)
-    assert chosen == [taken]
+    monkeypatch.setattr(
+        backends, "_working_grid", lambda name, *rest: chosen.append(name) or TorchGrid
+    )
+    used, _ = chosen_tracer("auto", tiny_scene().architecture, CUDA)
+    assert used == taken and chosen == [taken]
+
+
+class _Broken(TorchGrid):
+    """A hash grid that imports, and fails when it is used."""
+
+    error: Exception = RuntimeError("no kernel image is available\nfor this device")
+
+    def encode(self, positions: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+        raise self.error
+
+
+@pytest.fixture
+def broken(monkeypatch: pytest.MonkeyPatch) -> type[_Broken]:
+    """The CUDA grids are there, on the CPU, and do not work."""
+    monkeypatch.setattr(backends, "_obstacle", lambda *_: None)
+    monkeypatch.setattr(backends, "_cuda_grid", lambda _, grid, device: _Broken(grid_layout(grid)))
+    return _Broken
+
+
+@pytest.mark.parametrize("name", backends.CUDA_GRIDS)
+def test_a_forced_backend_that_does_not_work_is_named(
+    broken: type[_Broken], name: BackendName
+) -> None:
+    """It is used once before any work: one line with the backend, the device and the reason."""
+    with pytest.raises(BackendUnavailableError) as refusal:
+        make_tracer(name, tiny_scene().architecture, CPU)
+    message = str(refusal.value)
+    assert message.startswith(f'backend "{name}": does not work on device cpu (no kernel image')
+    assert "\n" not in message and 'backend "auto"' in message
+
+
+def test_auto_goes_on_to_what_works_and_says_so(
+    broken: type[_Broken], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither CUDA grid works: plain operations are taken, and the log tells of all three.
+
+    The device "meta", which every machine has, stands in for a GPU.
+    """
+    architecture = tiny_scene().architecture
+    with caplog.at_level("INFO"):
+        used, tracer = chosen_tracer("auto", architecture, torch.device("meta"))
+    assert used == "torch" and isinstance(tracer, TensorTracer)
+    said = [record.message for record in caplog.records]
+    assert [line.split(":")[1] for line in said] == [" not tcnn", " not triton", " torch on meta"]
+    assert all("no kernel image" in line for line in said[:2])
+
+
+def test_a_full_gpu_is_no_broken_backend(
+    broken: type[_Broken], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lack of memory stays what it is; another backend would lack it too."""
+    monkeypatch.setattr(broken, "error", torch.OutOfMemoryError("CUDA out of memory"))
+    with pytest.raises(torch.OutOfMemoryError):
+        make_tracer("triton", tiny_scene().architecture, CPU)
+
+
+@pytest.mark.skipif(not HAS_TRITON, reason="triton is not installed")
+def test_tritons_own_errors_are_runtime_errors() -> None:
+    """So a compiler that fails on this machine counts as a backend that does not work."""
+    from triton.errors import TritonError
+
+    from nerfcore.encoding import triton_grid
+
+    grid = triton_grid.TritonGrid(grid_layout(checks.SETTINGS), CPU)
+
+    class Kernel:
+        def __getitem__(self, blocks: object) -> Callable[..., None]:
+            def launch(*_: object, **__: object) -> None:
+                raise TritonError("ptxas failed")
+
+            return launch
+
+    points = torch.zeros(1, 3)
+    with pytest.raises(RuntimeError, match="Triton: ptxas failed"):
+        grid._launch(Kernel(), points, [points], points, 1)  # type: ignore[arg-type]
+
+
+def test_a_model_knows_which_backend_it_uses() -> None:
+    """And another sampling of it shares the tracer, whose making may take seconds."""
+    scene = tiny_scene(backend="auto")
+    assert (scene.backend_name, scene.backend_used) == ("auto", "numba")
+    other = scene.with_sampling(SamplingSettings(step_m=9.0))
+    assert other.tracer is scene.tracer and other.experts is scene.experts
+    assert (other.sampling.step_m, scene.sampling.step_m) == (9.0, 0.5)
 
 
 @pytest.mark.skipif(not HAS_TRITON, reason="triton is not installed")

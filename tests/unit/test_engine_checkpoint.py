@@ -16,9 +16,7 @@ from nerfcore.checkpoint import (
     resolve_checkpoint,
     save_checkpoint,
 )
-from nerfcore.errors import CheckpointError, SettingsError
-from nerfcore.scene import new_scene
-from nerfcore.settings import HashGridSettings, ModelSettings, SamplingSettings
+from nerfcore.errors import CheckpointError
 from nerfcore.training.learner import Learner
 
 
@@ -116,13 +114,6 @@ def test_a_killed_writer_leaves_no_checkpoint(tmp_path: Path) -> None:
         resolve_checkpoint(tmp_path)
     CheckpointStore(folder)
     assert not list(folder.glob(".tmp-*"))
-
-
-def test_a_table_too_large_is_refused_before_allocation() -> None:
-    scene = tiny_scene(2, 2)
-    settings = ModelSettings(grid=HashGridSettings(levels=60, log2_size=24, max_resolution=65536))
-    with pytest.raises(SettingsError, match=r"log2_hashmap_size 24: 4 experts need 4 x 3 x"):
-        new_scene(scene.frame, scene.partition, settings, SamplingSettings(), cell_m=1.0)
 
 
 def test_a_checkpoint_saved_beside_becomes_the_last(tmp_path: Path) -> None:
