@@ -34,6 +34,16 @@ class JobFolder:
     root: Path
 
     @property
+    def attempts(self) -> Path:
+        """One folder per earlier attempt, by its number, with the files of that attempt alone."""
+        return self.root / "attempts"
+
+    @property
+    def of_one_attempt(self) -> tuple[Path, ...]:
+        """The files that tell of one attempt; `root` holds those of the latest."""
+        return (self.result_json, self.failure_json, self.progress, self.run_json, self.runner_log)
+
+    @property
     def job_json(self) -> Path:
         """The spec as accepted; written by the mediator."""
         return self.root / "job.json"

@@ -41,4 +41,9 @@ class ViewJob(
     )
     viewer_timeout: float = Field(
         900, gt=0, le=604_800, description="end after this many seconds without a visitor"
+    share_slot: bool = Field(
+        True,
+        description="run beside a training on the same device, in one of the mediator's "
+        "--view-slots; false = take a whole slot, as a training does",
+    )
     )

@@ -18,6 +18,7 @@ from mediator.broker_link import BrokerLink, BrokerWish
 from mediator.cleanup import check_log_root, clean
 from mediator.errors import SettingsError
 from mediator.events import Topics
+from mediator.gpus import find_probe
 from mediator.intake import Intake
 from mediator.ledger import Ledger
 from mediator.ledger_file import LEDGER_NAME, hold_lock
@@ -155,7 +156,9 @@ def _service(
     intake = Intake(ledger, roots, memory)
     launch = start_runner if spawner is None else spawner.launch
     tend = None if spawner is None else spawner.tend
-    supervisor = Supervisor(ledger, settings.slots, command, settings.limits, launch, tend)
+    supervisor = Supervisor(
+        ledger, settings.slots, command, settings.limits, launch, tend, find_probe()
+    )
     ledger.drop_old_controls()
     return Service(
         ledger,

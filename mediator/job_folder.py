@@ -1,7 +1,8 @@
 """Owns a job's folder as the mediator prepares it: `<log_root>/<job_id>/` with `job.json`.
 
-Files by which an earlier attempt was judged are set aside under the attempt's number, so that the
-next attempt is judged by its own.
+The folder itself holds the latest attempt, where people and programs look for it. What tells of an
+earlier one (its log, its verdict, its progress) is moved to `attempts/<number>/` before the next
+begins, so that each attempt is judged by its own. Checkpoints and results of the work stay.
 """
 
 import os
@@ -49,10 +50,20 @@ def prepare(folder: JobFolder, spec: str, earlier_attempts: int) -> None:
     if folder.root.is_symlink():
         raise OSError(f"{folder.root} is a symbolic link; a job's folder must be a real one")
     folder.root.mkdir(mode=0o750, exist_ok=True)
-    for path in (folder.result_json, folder.failure_json, folder.progress):
-        if path.is_symlink() or path.exists():
-            path.rename(path.with_name(f"{path.stem}.attempt{earlier_attempts}{path.suffix}"))
+    _set_aside(folder, earlier_attempts)
     write_private(folder.job_json, spec + "\n")
+
+
+def _set_aside(folder: JobFolder, attempt: int) -> None:
+    there = [path for path in folder.of_one_attempt if path.is_symlink() or path.exists()]
+    if not there:
+        return
+    if folder.attempts.is_symlink():
+        raise OSError(f"{folder.attempts} is a symbolic link; it must be a real folder")
+    aside = folder.attempts / str(attempt)
+    aside.mkdir(mode=0o750, parents=True, exist_ok=True)
+    for path in there:
+        path.rename(aside / path.name)
 
 
 def write_private(target: Path, content: str) -> None:

@@ -4,7 +4,7 @@ The ledger's parts build on each other: `ledger_base` (the connection), `ledger_
 owed), `ledger_sharing` (other mediators), `ledger_jobs` (jobs), and this one.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from mediator.errors import MediatorError
@@ -15,13 +15,18 @@ from mediator.records import NewJob, Waiting
 from mediator.states import ENDED, JobState
 from mediator.text import one_line
 
+SHARES_SLOT = "COALESCE(json_extract(j.spec, '$.share_slot'), 1)"
+
 
 class Ledger(JobsTable):
     """The ledger of one log root; see `LedgerBase` for how it is opened."""
 
     def mark_claimed(self, claims: Iterable[tuple[str, int]]) -> None:
-        """Note that these jobs (id and epoch) are this mediator's: nobody else was first."""
-        with self.transaction():
+        """Note that these jobs (id and epoch) are this mediator's: nobody else was first.
+
+        Not lasting: the topic says it again.
+        """
+        with self.transaction(lasting=False):
             self._connection.executemany(
                 "UPDATE jobs SET claimed=1 WHERE job_id=? AND epoch=?", list(claims)
             )
@@ -124,27 +129,34 @@ class Ledger(JobsTable):
         )
         return [dict(row) for row in rows]
 
-    def startable(self, ops: Sequence[str], limit: int, now: float) -> list[Waiting]:
-        """Give queued jobs of these ops that may start now, in order, and all that never can.
+    def startable(
+        self, work: int, view: int, now: float, *, view_places: bool = True
+    ) -> list[Waiting]:
+        """Give queued jobs that may start now, in order, and all that never can.
 
         Args:
-            ops: the ops with a free slot.
-            limit: most jobs that could start.
+            work: free work slots.
+            view: free view places.
             now: Unix time, s.
+            view_places: there are view places, free or not; else views take work slots.
         """
-        marks = ",".join("?" * len(ops))
+        shares = f"j.op='view' AND {SHARES_SLOT}" if view_places else "0"
         base = (
-            "SELECT j.job_id, j.op, j.waits_for, b.state AS blocker FROM jobs j"
+            f"SELECT j.job_id, {shares} AS shares, j.waits_for, b.state AS blocker FROM jobs j"
             f" LEFT JOIN jobs b ON b.job_id=j.waits_for WHERE j.state='{JobState.QUEUED}'"
         )
         lost = self._rows(
             f"{base} AND j.waits_for IS NOT NULL AND b.state IN ({ENDED_MARKS})"
             f" AND b.state <> '{JobState.SUCCEEDED}' AND j.claimed=1"
         )
-        ready = self._rows(
-            f"{base} AND j.op IN ({marks}) AND j.claimed=1 AND j.not_before <= ?"
+        ready = (
+            f"{base} AND j.claimed=1 AND j.not_before <= ?"
             f" AND (b.state IS NULL OR b.state='{JobState.SUCCEEDED}')"
-            " ORDER BY j.priority DESC, j.sequence LIMIT ?",
-            (*ops, now, limit),
+            " AND {which} ORDER BY j.priority DESC, j.sequence LIMIT ?"
         )
-        return [Waiting(row["job_id"], row["op"], row["waits_for"]) for row in (*lost, *ready)]
+        for_work = self._rows(ready.format(which=f"NOT ({shares})"), (now, work)) if work else []
+        for_view = self._rows(ready.format(which=shares), (now, view)) if view else []
+        return [
+            Waiting(row["job_id"], bool(row["shares"]), row["waits_for"])
+            for row in (*lost, *for_work, *for_view)
+        ]

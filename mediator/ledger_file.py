@@ -1,9 +1,10 @@
 """Owns the ledger's file: its lock, its birth, its checks and its schema.
 
-The ledger is `<log_root>/ledger.sqlite3` (SQLite, WAL, synchronous=FULL: a committed transaction
-survives a power cut). It is born complete under another name and renamed, so a file that is empty
-or has no schema is damage, never a beginning. One mediator holds `<log_root>/ledger.lock` while it
-runs. Damage is reported with its mend and nothing is recreated.
+The ledger is `<log_root>/ledger.sqlite3` (SQLite, WAL, synchronous=FULL: a lasting transaction
+survives a power cut, any other every kill; see `ledger_base`). It is born complete under another
+name and renamed, so a file that is empty or has no schema is damage, never a beginning. One
+mediator holds `<log_root>/ledger.lock` while it runs. Damage is reported with its mend and nothing
+is recreated.
 """
 
 import contextlib
@@ -122,6 +123,9 @@ CREATE INDEX controls_of_job ON controls (job_id) WHERE open;
 CREATE TABLE peers (mediator TEXT PRIMARY KEY, seen_at REAL NOT NULL) STRICT;
 """
 
+# An index changes nothing that a ledger says, so it needs no version of its own.
+_INDEX = "CREATE INDEX IF NOT EXISTS jobs_in_order ON jobs (state, priority DESC, sequence)"
+
 
 @contextlib.contextmanager
 def hold_lock(log_root: Path) -> Iterator[None]:
@@ -175,6 +179,7 @@ def open_for_writing(log_root: Path) -> sqlite3.Connection:
             _check_pages(connection, path)
             if version == 1:
                 _upgrade(connection)
+            connection.execute(_INDEX)
         except sqlite3.OperationalError as error:
             raise LedgerError(
                 f"{path}: cannot be used ({error}); check permissions, free space and that no "

@@ -87,6 +87,8 @@ def clean_environment(
     environment = {name: outer[name] for name in _PASSED_ON if name in outer}
     if cuda_devices is not None:
         environment["CUDA_VISIBLE_DEVICES"] = cuda_devices
+        # the order in which nvidia-smi and --devices number them
+        environment.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
     environment["PYTHONUNBUFFERED"] = "1"
     environment[TOKEN_VARIABLE] = token
     return environment
@@ -159,6 +161,9 @@ class OwnChild:
 class RunnerProcess:
     """A runner and its tree, started by this mediator or found alive after a restart.
 
+    Attributes:
+        pids: every process number seen in its tree.
+
     Args:
         identity: the runner.
         token: the run's token.
@@ -177,6 +182,7 @@ class RunnerProcess:
         self.identity = identity
         self.exit_code: int | None = None
         self.killed = False
+        self.pids = {identity.pid}
         self._token = token
         self._child = child
         self._kill_at: float | None = None
@@ -206,6 +212,7 @@ class RunnerProcess:
                 self._kill(tree_of(self.identity, self._token))
             return False
         left = tree_of(self.identity, self._token)
+        self.pids |= {member.pid for member in left}
         if left:
             self._end_leftovers(left, now)
         return not left

@@ -136,10 +136,10 @@ class JobRecord:
 
 @dataclass(frozen=True)
 class Waiting:
-    """A queued job as the scheduler sees it."""
+    """A queued job as the scheduler sees it; `shares`: it takes a view place, not a work slot."""
 
     job_id: str
-    op: str
+    shares: bool
     waits_for: str | None
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from mediator.records import Waiting
-from mediator.slots import POOL_OF_OP, Pool
+from mediator.slots import Pool
 from mediator.states import ENDED, JobState
 
 
@@ -18,11 +18,11 @@ class Plan:
     """What to do now.
 
     Attributes:
-        start: jobs to start, in order.
+        start: jobs to start, in order, each with the pool it takes a slot of.
         fail: jobs that can never start, each with its reason.
     """
 
-    start: tuple[str, ...]
+    start: tuple[tuple[str, Pool], ...]
     fail: tuple[tuple[str, str], ...]
 
 
@@ -42,16 +42,21 @@ def plan(
         The plan; at most `free` jobs of each pool start.
     """
     left = dict(free)
-    start: list[str] = []
+    start: list[tuple[str, Pool]] = []
     fail: list[tuple[str, str]] = []
     for job in waiting:
         blocker = None if job.waits_for is None else state_of(job.waits_for)
         if blocker in ENDED and blocker is not JobState.SUCCEEDED:
             fail.append((job.job_id, _lost_checkpoint(job.waits_for, blocker)))
-        elif blocker in (None, JobState.SUCCEEDED) and left.get(POOL_OF_OP[job.op], 0) > 0:
-            left[POOL_OF_OP[job.op]] -= 1
-            start.append(job.job_id)
+        elif blocker in (None, JobState.SUCCEEDED) and left.get(pool_of(job), 0) > 0:
+            left[pool_of(job)] -= 1
+            start.append((job.job_id, pool_of(job)))
     return Plan(tuple(start), tuple(fail))
+
+
+def pool_of(job: Waiting) -> Pool:
+    """Give the pool whose slot a job takes."""
+    return Pool.VIEW if job.shares else Pool.WORK
 
 
 def _lost_checkpoint(blocker: str | None, state: JobState | None) -> str:

@@ -1,10 +1,13 @@
-"""Owns the places in which jobs run: train and eval jobs share one pool, view jobs have their own.
+"""Owns the places in which jobs run, and which of them a job takes.
 
 A slot names the CUDA devices its runner may see. It is given back only when the runner's whole
-tree is gone.
+tree is gone, also from the GPU (`gpus`). Train and eval jobs take a work slot, one job each. A view
+job is a lease: it lasts until nobody has looked for `viewer_timeout`, or until it is cancelled. It
+shares a device with the work there in a view place, or takes a whole work slot when its job says
+`share_slot: false` or the mediator has no view places (`--view-slots 0`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -18,9 +21,6 @@ class Pool(StrEnum):
 
     WORK = "work"
     VIEW = "view"
-
-
-POOL_OF_OP: Mapping[str, Pool] = {"train": Pool.WORK, "eval": Pool.WORK, "view": Pool.VIEW}
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,9 @@ def _devices_of(index: int, devices: Sequence[str] | None) -> str | None:
 class SlotPool:
     """Which slots are free.
 
+    Attributes:
+        has_view_places: whether view jobs can share.
+
     Args:
         slots: all of them.
     """
@@ -103,6 +106,11 @@ class SlotPool:
     def __init__(self, slots: Sequence[Slot]) -> None:
         self._slots = tuple(slots)
         self._taken: set[str] = set()
+        self.has_view_places = any(slot.pool is Pool.VIEW for slot in slots)
+
+    def uses_gpu(self, name: str) -> bool:
+        """Tell whether a run in this slot may use a GPU; one of an earlier layout may."""
+        return not any(s.name == name and s.cuda_devices == "" for s in self._slots)
 
     def free(self, pool: Pool) -> list[Slot]:
         """Give the free slots of a pool."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from configs.artifacts import JobFolder
 from mediator.errors import LedgerWriteError, RunnerStartError
 from mediator.events import EventKind
+from mediator.gpus import GpuProbe, Quarantine
 from mediator.job_folder import prepare
 from mediator.ledger import Ledger
 from mediator.limits import Limits, Watchdog, cap_log, unix_time
@@ -21,7 +22,7 @@ from mediator.process import Launch, RunnerCommand, RunnerProcess, clean_environ
 from mediator.progress import ProgressTail, ProgressThinner, Report
 from mediator.records import JobRecord
 from mediator.scheduler import plan
-from mediator.slots import POOL_OF_OP, Pool, Slot, SlotPool
+from mediator.slots import Pool, Slot, SlotPool
 from mediator.states import JobState
 from mediator.verdict import Ending, Verdict, judge
 
@@ -71,6 +72,7 @@ class Supervisor:
         limits: how long jobs may take, and what is tried again.
         launch: starts a runner; the warm spawner's, or a cold start.
         tend: keeps the spawner well, about once a second.
+        gpus: tells which processes are on the GPUs; None where there is none to ask.
         clock: monotonic seconds.
     """
 
@@ -82,6 +84,7 @@ class Supervisor:
         limits: Limits | None = None,
         launch: Launch = start_runner,
         tend: Callable[[], None] | None = None,
+        gpus: GpuProbe | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._ledger = ledger
@@ -90,6 +93,7 @@ class Supervisor:
         self._limits = limits or Limits()
         self._launch = launch
         self._tend = tend
+        self._quarantine = Quarantine(gpus, clock)
         self._clock = clock
         self.may_start = True
         self._next_look = 0.0
@@ -105,7 +109,7 @@ class Supervisor:
     @property
     def has_new_work(self) -> bool:
         """Whether something may be startable since the last look."""
-        return self._look_for_work
+        return self._look_for_work and self.may_start and not self._stopping
 
     def wake(self) -> None:
         """Say that a job was queued."""
@@ -115,6 +119,8 @@ class Supervisor:
         """Follow the running jobs and start what can be started."""
         for run in list(self._runs.values()):
             self._follow(run)
+        for slot in self._quarantine.released():
+            self._give_back(slot)
         due = self._clock() >= self._next_look
         if due or self._look_for_work:
             self._next_look = self._clock() + LOOK_EVERY_S
@@ -232,7 +238,12 @@ class Supervisor:
                 verdict = Verdict(run.end_as[0], run.end_as[1])
             self._settle(run.job_id, verdict, ending.exit_code)
         del self._runs[run.job_id]
-        self._slots.give_back(run.slot)
+        on_gpu = self._slots.uses_gpu(run.slot)
+        if not (on_gpu and self._quarantine.hold(run.slot, run.process.pids)):
+            self._give_back(run.slot)
+
+    def _give_back(self, slot: str) -> None:
+        self._slots.give_back(slot)
         self._look_for_work = True
 
     def _tell_progress(self, run: Run, now: float, *, last: bool) -> None:
@@ -303,25 +314,27 @@ class Supervisor:
 
     def _start_what_can_start(self) -> None:
         free = {pool: len(self._slots.free(pool)) for pool in Pool}
-        ops = [op for op, pool in POOL_OF_OP.items() if free[pool] > 0]
-        if not ops:
+        if not any(free.values()):
             return
-        ready = self._ledger.startable(ops, sum(free.values()), time.time())
+        places = self._slots.has_view_places
+        ready = self._ledger.startable(
+            free[Pool.WORK], free[Pool.VIEW], time.time(), view_places=places
+        )
         chosen = plan(ready, free, self._ledger.state_of)
         for job_id, reason in chosen.fail:
             self._settle(job_id, Verdict(JobState.FAILED, reason), None)
-        for job_id in chosen.start:
-            self._start(job_id)
+        for job_id, pool in chosen.start:
+            self._start(job_id, pool)
         # a job that failed here may be the one another waits for, and of one pool's jobs at the
         # head of the queue there may be more than slots
         if chosen.fail or (chosen.start and len(chosen.start) < sum(free.values())):
             self._start_what_can_start()
 
-    def _start(self, job_id: str) -> None:
+    def _start(self, job_id: str, pool: Pool) -> None:
         job = self._ledger.job(job_id)
         if job is None:
             return
-        slot = self._slots.free(POOL_OF_OP[job.op])[0]
+        slot = self._slots.free(pool)[0]
         folder = self._folder(job_id)
         try:
             prepare(folder, job.spec, job.attempt)
@@ -344,6 +357,8 @@ class Supervisor:
         run = self._new_run(job_id, slot.name, process, 0, time.time())
         self._ledger.record_process(job_id, process.identity)
         process.begin()
+        # the runner begins meanwhile; only a power cut, which ends it too, could come between
+        self._ledger.make_lasting()
         _log.info("job %s: running (attempt %d, slot %s, pid %d)",
                   run.job_id, attempt, slot.name, process.identity.pid)  # fmt: skip
 

@@ -144,8 +144,8 @@ def run_to_completion(log_roots: list[Path]) -> Counter[str]:
     """Count, per job, the attempts that left a result."""
     found: Counter[str] = Counter()
     for root in log_roots:
-        for path in root.glob("*/result*.json"):
-            found[path.parent.name] += 1
+        for path in root.glob("*/**/result.json"):
+            found[path.relative_to(root).parts[0]] += 1
     return found
 
 

@@ -32,7 +32,9 @@ def test_sigterm_lets_runners_save_and_the_next_start_goes_on(bench: Bench) -> N
     bench.wait_state("b", "succeeded")
     wait_for("events", lambda: states(bench, "a")[-1] == "succeeded")
     assert states(bench, "a")[3:] == ["queued", "running", "succeeded"]
-    assert (bench.logs / "a/progress.attempt1.jsonl").exists()
+    for name in ("progress.jsonl", "runner.log"):
+        assert (bench.logs / "a/attempts/1" / name).exists() and (bench.logs / "a" / name).exists()
+    assert (bench.logs / "a/runner.log").read_text().count("at work") == 1
 
 
 def test_a_deaf_runner_is_killed_after_its_grace(bench: Bench) -> None:

@@ -90,7 +90,7 @@ def test_priority_comes_before_order(desk: Desk) -> None:
     for name, priority in (("a", 0), ("b", 5), ("c", 5), ("d", -1)):
         desk.give(train(job_id=name, priority=priority))
     desk.ledger.mark_claimed([(name, 1) for name in "abcd"])
-    order = [w.job_id for w in desk.ledger.startable(["train"], 9, 0.0)]
+    order = [w.job_id for w in desk.ledger.startable(9, 0, 0.0)]
     assert order == ["b", "c", "a", "d"]
     assert desk.give(train(job_id="e", priority=101)) is Outcome.REFUSED
 

@@ -58,9 +58,23 @@ def test_what_is_accepted_is_there_after_reopening(tmp_path: Path) -> None:
     assert [e.topic for e in second.unsent(0, 9)] == ["status", "events"]
 
 
-def test_it_is_full_sync_and_private(ledger: Ledger, tmp_path: Path) -> None:
-    """Every commit reaches the disk, and strangers cannot read the file."""
-    assert ledger._connection.execute("PRAGMA synchronous").fetchone()[0] == 2
+def test_what_is_accepted_reaches_the_disk_and_strangers_cannot_read_it(
+    ledger: Ledger, tmp_path: Path
+) -> None:
+    """Accepting waits for the disk, beginning a run does not; a lasting commit covers both."""
+
+    def level() -> int:
+        return ledger._connection.execute("PRAGMA synchronous").fetchone()[0]
+
+    ledger.accept(source(0), job("a"))
+    assert level() == 2
+    ledger.begin_run("a", "work-0", "token")
+    assert level() == 1
+    ledger.make_lasting()
+    assert level() == 2
+    changes = ledger._connection.total_changes
+    ledger.make_lasting()
+    assert ledger._connection.total_changes == changes
     assert ledger._connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
     assert (tmp_path / LEDGER_NAME).stat().st_mode & 0o777 == 0o640
 
@@ -155,11 +169,24 @@ def test_jobs_wait_in_order(ledger: Ledger) -> None:
     ledger.accept(source(1), job("b"))
     ledger.accept(source(2), NewJob("c", "train", "{}", "h", priority=1))
     ledger.accept(source(3), NewJob("v", "view", "{}", "h"))
-    assert ledger.startable(["train", "eval"], 9, 0.0) == []
+    assert ledger.startable(9, 0, 0.0) == []
     ledger.mark_claimed([(name, 1) for name in "abcv"])
-    assert [w.job_id for w in ledger.startable(["train", "eval"], 9, 0.0)] == ["c", "a", "b"]
-    assert [w.job_id for w in ledger.startable(["train", "eval"], 2, 0.0)] == ["c", "a"]
-    assert [w.job_id for w in ledger.startable(["view"], 9, 0.0)] == ["v"]
+    assert [w.job_id for w in ledger.startable(9, 0, 0.0)] == ["c", "a", "b"]
+    assert [w.job_id for w in ledger.startable(2, 0, 0.0)] == ["c", "a"]
+    assert [w.job_id for w in ledger.startable(0, 9, 0.0)] == ["v"]
+
+
+def test_a_view_takes_a_whole_slot_when_told_so_or_when_there_are_no_places(ledger: Ledger) -> None:
+    """By the job's own field, or by a mediator without view places."""
+    ledger.accept(source(0), NewJob("shares", "view", '{"share_slot": true}', "h"))
+    ledger.accept(source(1), NewJob("alone", "view", '{"share_slot": false}', "h"))
+    ledger.accept(source(2), job("train"))
+    ledger.mark_claimed([(name, 1) for name in ("shares", "alone", "train")])
+    assert [w.job_id for w in ledger.startable(9, 0, 0.0)] == ["alone", "train"]
+    assert [w.job_id for w in ledger.startable(0, 9, 0.0)] == ["shares"]
+    without = ledger.startable(9, 0, 0.0, view_places=False)
+    assert [w.job_id for w in without] == ["shares", "alone", "train"]
+    assert not any(w.shares for w in without)
 
 
 def test_sent_entries_are_not_given_again(ledger: Ledger) -> None:

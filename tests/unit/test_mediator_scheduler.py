@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from mediator.errors import SettingsError
 from mediator.records import Waiting
-from mediator.scheduler import plan
-from mediator.slots import POOL_OF_OP, Pool, SlotPool, make_slots, parse_devices
+from mediator.scheduler import plan, pool_of
+from mediator.slots import Pool, SlotPool, make_slots, parse_devices
 from mediator.states import JobState
 
 ONE_EACH = {Pool.WORK: 1, Pool.VIEW: 1}
@@ -18,21 +18,25 @@ def known(**states: JobState):
     return states.get
 
 
+def _started(waiting: list[Waiting], free: dict[Pool, int], **states: JobState) -> list[str]:
+    return [job_id for job_id, _ in plan(waiting, free, known(**states)).start]
+
+
 def test_first_come_first_served() -> None:
-    """Train and eval share a pool in order; a view job does not wait for them."""
+    """Work in order; a view job that shares a slot does not wait for it."""
     waiting = [
-        Waiting("a", "train", None), Waiting("b", "eval", None), Waiting("v", "view", None),
+        Waiting("a", False, None), Waiting("b", False, None), Waiting("v", True, None),
     ]  # fmt: skip
-    assert plan(waiting, ONE_EACH, known()).start == ("a", "v")
-    assert plan(waiting, {Pool.WORK: 2, Pool.VIEW: 0}, known()).start == ("a", "b")
+    assert plan(waiting, ONE_EACH, known()).start == (("a", Pool.WORK), ("v", Pool.VIEW))
+    assert _started(waiting, {Pool.WORK: 2, Pool.VIEW: 0}) == ["a", "b"]
 
 
 def test_a_job_waits_for_its_checkpoint_and_lets_others_pass() -> None:
     """The dependent one starts only after success."""
-    waiting = [Waiting("e", "eval", "t"), Waiting("x", "train", None)]
-    assert plan(waiting, ONE_EACH, known(t=JobState.RUNNING)).start == ("x",)
-    assert plan(waiting, ONE_EACH, known(t=JobState.INTERRUPTED)).start == ("x",)
-    assert plan(waiting, ONE_EACH, known(t=JobState.SUCCEEDED)).start == ("e",)
+    waiting = [Waiting("e", False, "t"), Waiting("x", False, None)]
+    assert _started(waiting, ONE_EACH, t=JobState.RUNNING) == ["x"]
+    assert _started(waiting, ONE_EACH, t=JobState.INTERRUPTED) == ["x"]
+    assert _started(waiting, ONE_EACH, t=JobState.SUCCEEDED) == ["e"]
 
 
 @pytest.mark.parametrize(
@@ -40,7 +44,7 @@ def test_a_job_waits_for_its_checkpoint_and_lets_others_pass() -> None:
 )
 def test_a_job_fails_with_the_job_it_waits_for(end: JobState) -> None:
     """The reason names the other job and its end."""
-    chosen = plan([Waiting("e", "eval", "t")], ONE_EACH, known(t=end))
+    chosen = plan([Waiting("e", False, "t")], ONE_EACH, known(t=end))
     assert chosen.start == ()
     ((job_id, reason),) = chosen.fail
     assert job_id == "e"
@@ -51,7 +55,7 @@ jobs = st.lists(
     st.builds(
         Waiting,
         st.uuids().map(str),
-        st.sampled_from(["train", "eval", "view"]),
+        st.booleans(),
         st.sampled_from([None, "done", "running", "failed"]),
     ),
     unique_by=lambda job: job.job_id,
@@ -64,11 +68,11 @@ def test_never_more_than_free_and_never_out_of_order(waiting, work: int, view: i
     states = known(done=JobState.SUCCEEDED, running=JobState.RUNNING, failed=JobState.FAILED)
     free = {Pool.WORK: work, Pool.VIEW: view}
     chosen = plan(waiting, free, states)
-    assert not set(chosen.start) & {job_id for job_id, _ in chosen.fail}
+    assert not {job_id for job_id, _ in chosen.start} & {job_id for job_id, _ in chosen.fail}
     for pool in Pool:
         may = [j.job_id for j in waiting
-               if POOL_OF_OP[j.op] is pool and j.waits_for in (None, "done")]  # fmt: skip
-        started = [job_id for job_id in chosen.start if job_id in may]
+               if pool_of(j) is pool and j.waits_for in (None, "done")]  # fmt: skip
+        started = [job_id for job_id, taken in chosen.start if taken is pool]
         assert started == may[: free[pool]]
 
 
