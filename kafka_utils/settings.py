@@ -181,7 +181,7 @@ class KafkaSettings:
         timing: dict[str, Any] = {
             "session.timeout.ms": embedded_session_ms if self.embedded else 45000,
             "heartbeat.interval.ms": 500 if self.embedded else 3000,
-            "fetch.wait.max.ms": 10 if self.embedded else 500,
+            "fetch.wait.max.ms": 5 if self.embedded else 500,
             "partition.assignment.strategy": "cooperative-sticky",
             "auto.offset.reset": "earliest",
             "auto.commit.interval.ms": 1000,
@@ -203,7 +203,7 @@ class KafkaSettings:
     def reader_config(self) -> dict[str, Any]:
         """Return librdkafka properties of a reader that belongs to no group and commits nothing."""
         return {
-            "fetch.wait.max.ms": 10 if self.embedded else 100,
+            "fetch.wait.max.ms": 5 if self.embedded else 100,
             "auto.offset.reset": "earliest",
             **self.client_config(),
             "group.id": "skyline-reader",

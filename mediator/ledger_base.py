@@ -2,6 +2,10 @@
 
 One connection, one thread. A transaction may be taken inside another one: it is then part of it,
 so that a burst of messages costs one wait for the disk.
+
+A transaction is lasting when it outlives a power cut, which costs a wait for the disk. One that is
+not outlives every kill of this process, and becomes lasting with the next lasting one: enough for
+what nobody was told of yet, and for what can be read again.
 """
 
 import contextlib
@@ -28,6 +32,7 @@ class LedgerBase:
         self._path = log_root / LEDGER_NAME
         self._topics = topics
         self._depth = 0
+        self._behind = False
         self._connection = open_for_reading(log_root) if read_only else open_for_writing(log_root)
         self._connection.row_factory = sqlite3.Row
         facts = self._rows("SELECT value FROM facts WHERE name='mediator'")
@@ -37,9 +42,24 @@ class LedgerBase:
         """Close the file."""
         self._connection.close()
 
+    def make_lasting(self) -> None:
+        """Have all that was committed so far outlive a power cut.
+
+        Raises:
+            LedgerWriteError: as for `transaction`.
+        """
+        if self._behind:
+            with self.transaction():
+                # the wait for the disk comes with a write
+                self._connection.execute("INSERT OR REPLACE INTO facts VALUES ('lasting', '1')")
+
     @contextlib.contextmanager
-    def transaction(self) -> Iterator[None]:
-        """Make everything inside one durable change, or none of it.
+    def transaction(self, *, lasting: bool = True) -> Iterator[None]:
+        """Make everything inside one change, or none of it.
+
+        Args:
+            lasting: outlive a power cut, not only a kill; inside another transaction, that one's
+                choice holds.
 
         Raises:
             LedgerWriteError: rolled back (disk full, read-only); it may be tried again.
@@ -48,6 +68,9 @@ class LedgerBase:
         point = f"inner{self._depth}" if self._depth else None
         with damage_named(self._path):
             try:
+                if point is None:
+                    level = "FULL" if lasting else "NORMAL"
+                    self._connection.execute(f"PRAGMA synchronous={level}")
                 self._connection.execute(f"SAVEPOINT {point}" if point else "BEGIN IMMEDIATE")
                 self._depth += 1
                 try:
@@ -55,6 +78,8 @@ class LedgerBase:
                 finally:
                     self._depth -= 1
                 self._connection.execute(f"RELEASE {point}" if point else "COMMIT")
+                if point is None:
+                    self._behind = not lasting
             except sqlite3.OperationalError as error:
                 self._roll_back(point)
                 raise LedgerWriteError(

@@ -201,6 +201,8 @@ class JobsTable(SharingTables):
     def begin_run(self, job_id: str, slot: str, run_token: str) -> int:
         """Mark a job running before its process exists, so that a crash cannot run it twice.
 
+        Not lasting by itself (a power cut ends the process too): see `make_lasting`.
+
         Args:
             job_id: a queued job.
             slot: the slot's name.
@@ -209,7 +211,7 @@ class JobsTable(SharingTables):
         Returns:
             The attempt number, from 1.
         """
-        with self.transaction():
+        with self.transaction(lasting=False):
             self._connection.execute(
                 "UPDATE jobs SET attempt=attempt+1, slot=?, run_token=?, progress_offset=0,"
                 " boot_id=NULL, pid=NULL, start_ticks=NULL, started_at=?, exit_code=NULL"
@@ -220,8 +222,8 @@ class JobsTable(SharingTables):
         return self._known(job_id).attempt
 
     def record_process(self, job_id: str, process: ProcessIdentity) -> None:
-        """Write down which process runs the job."""
-        with self.transaction():
+        """Write down which process runs the job; not lasting by itself, as `begin_run`."""
+        with self.transaction(lasting=False):
             self._connection.execute(
                 "UPDATE jobs SET boot_id=?, pid=?, start_ticks=? WHERE job_id=?",
                 (process.boot_id, process.pid, process.start_ticks, job_id),
@@ -230,8 +232,8 @@ class JobsTable(SharingTables):
     def add_events(
         self, job_id: str, events: Iterable[tuple[EventKind, dict[str, Any]]], progress_offset: int
     ) -> None:
-        """Tell of what the runner reported, up to a byte of its progress file."""
-        with self.transaction():
+        """Tell of what the runner reported, up to a byte of its progress file; not yet lasting."""
+        with self.transaction(lasting=False):
             for kind, data in events:
                 self._tell(job_id, kind, None, data)
             self._connection.execute(

@@ -51,7 +51,8 @@ class OutboxTable(LedgerBase):
             cluster_id: the cluster that confirmed them.
             positions: offset after the last confirmed message, by topic and partition.
         """
-        with self.transaction():
+        # a power cut that takes this back leaves it in doubt, and it is looked for like the rest
+        with self.transaction(lasting=False):
             self._connection.executemany(
                 "UPDATE outbox SET sent_at=?, payload=x'' WHERE entry_id=?",
                 [(utc_now(), entry_id) for entry_id in entry_ids],

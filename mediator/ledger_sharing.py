@@ -157,8 +157,8 @@ class SharingTables(OutboxTable):
     # --- mediators --------------------------------------------------------------------------
 
     def note_peers(self, seen_at: Mapping[str, float]) -> None:
-        """Note when other mediators were last heard of (Unix time, s)."""
-        with self.transaction():
+        """Note when other mediators were last heard of (Unix time, s); not lasting."""
+        with self.transaction(lasting=False):
             self._connection.executemany(
                 "INSERT OR REPLACE INTO peers VALUES (?,?)", list(seen_at.items())
             )

@@ -1,9 +1,10 @@
 """Owns the delivery of what the ledger owes: an entry is sent only when the broker says so.
 
-Entries go out in the order they were written. After a failed delivery nothing more is handed over
-until everything in flight has an answer; then what the broker has after all is looked for
-(`recall`), and sending begins again at the oldest unsent entry: a job's events keep their order and
-none is published twice.
+Entries go out in the order they were written, and none before it is lasting: a sequence number
+that was published is never given again. After a failed delivery nothing more is handed over until
+everything in flight has an answer; then what the broker has after all is looked for (`recall`), and
+sending begins again at the oldest unsent entry: a job's events keep their order and none is
+published twice.
 """
 
 import logging
@@ -95,7 +96,10 @@ class Outbox:
         room = IN_FLIGHT_LIMIT - len(self._in_flight)
         if self._failure is not None or now < self._retry_at or room <= 0:
             return
-        for entry in self._ledger.unsent(self._handed_over, room):
+        entries = self._ledger.unsent(self._handed_over, room)
+        if entries:
+            self._ledger.make_lasting()
+        for entry in entries:
             mark = f"{self._ledger.mediator}/{entry.entry_id}"
             headers = [(n, v.encode()) for n, v in (*entry.headers, (ENTRY_HEADER, mark))]
             try:

@@ -19,7 +19,7 @@ from mediator.sharing import Sharing
 from mediator.stopping import StopRequest
 from mediator.supervisor import Supervisor
 
-IDLE_POLL_S, LIVELY_POLL_S = 0.05, 0.002
+IDLE_POLL_S, LIVELY_POLL_S = 0.05, 0.001
 LIVELY_S = 0.1
 BURST_S = 0.1
 RETRY_WRITE_S = 1.0
@@ -125,8 +125,9 @@ class Service:
 
     def _idle_s(self) -> float:
         """Give how long to wait for a message: hardly, while a claim is on its way and back."""
-        lively = self._clock() < self._lively_until or self._supervisor.has_new_work
-        return LIVELY_POLL_S if lively else IDLE_POLL_S
+        if self._supervisor.has_new_work:
+            return 0.0
+        return LIVELY_POLL_S if self._clock() < self._lively_until else IDLE_POLL_S
 
     def _take_messages(self, line: Line, wait_s: float) -> None:
         until = self._clock() + BURST_S

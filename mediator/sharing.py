@@ -178,7 +178,8 @@ class Sharing:
                 controls.append(told.control)
         if not changed and not controls:
             return
-        with self._ledger.transaction():
+        # what the topic says of jobs can be read there again
+        with self._ledger.transaction(lasting=bool(controls)):
             self._settle_claims(changed)
             for control in controls:
                 self._ledger.note_control(control, line.settings.jobs_topic, None)

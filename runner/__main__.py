@@ -21,14 +21,15 @@ def main(argv: Sequence[str] | None = None, operations: Operations | None = None
         argv: arguments without the program's name; None = the process's own.
         operations: what runs instead of `runner.ops`, by op.
     """
-    request = _request(argv)
+    request = request_of(argv)
     begin_log()
     stop = StopRequest()
     stop.install()
     return int(execute(request, stop, operations))
 
 
-def _request(argv: Sequence[str] | None) -> Request:
+def request_of(argv: Sequence[str] | None) -> Request:
+    """Give what a command line asks for."""
     parser = argparse.ArgumentParser(
         prog="runner",
         description="Run one job in this process; artifacts go to <log root>/<job id>.",

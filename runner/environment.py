@@ -50,18 +50,12 @@ def describe_run(job: Job, job_id: str, folder: Path, project: Path) -> dict[str
         "folder": str(folder),
         "pid": os.getpid(),
         "host": socket.gethostname(),
-        "platform": platform.platform(),
+        "platform": _platform(),
         "python": sys.version.split()[0],
         "cpus": usable_cores(),
         "versions": {name: _version(name) for name in PACKAGES},
         "git_commit": git_commit(project),
     }
-
-
-def look_up_versions() -> None:
-    """Read the packages' versions from disk, so that runs forked from this process need not."""
-    for package in PACKAGES:
-        _version(package)
 
 
 def write_run(path: Path, record: dict[str, Any]) -> None:
@@ -90,6 +84,11 @@ def git_commit(project: Path) -> str | None:
 def _as_commit(text: str) -> str | None:
     is_commit = len(text) == COMMIT_CHARS and all(c in "0123456789abcdef" for c in text)
     return text if is_commit else None
+
+
+@functools.cache
+def _platform() -> str:
+    return platform.platform()
 
 
 @functools.cache

@@ -8,6 +8,7 @@ import contextlib
 import importlib
 import json
 import logging
+import sys
 import time
 import uuid
 from dataclasses import dataclass
@@ -77,13 +78,17 @@ def _run(
 ) -> None:
     began = time.monotonic()
     record = describe_run(job, job_id, folder.root, request.roots.project)
-    write_run(folder.run_json, record)
+    if not operations and OPERATION_MODULES[job.op] not in sys.modules:
+        write_run(folder.run_json, record)  # importing the engine takes seconds
     _log.info("job %s (%s) in %s", job_id, job.op, folder.root)
-    inputs = find_inputs(job, request.roots)
-    stop.raise_if_asked()
-    operation = operations[job.op] if operations else _load(job.op)
-    if not operations:
-        write_run(folder.run_json, record | {"device": _device(job)})
+    try:
+        inputs = find_inputs(job, request.roots)
+        stop.raise_if_asked()
+        operation = operations[job.op] if operations else _load(job.op)
+        if not operations:
+            record["device"] = _device(job)
+    finally:
+        write_run(folder.run_json, record)
     with ProgressWriter(folder.progress) as progress:
         stop.raise_if_asked()
         context = JobContext(job, job_id, folder, inputs, progress, stop)

@@ -1,10 +1,13 @@
-"""Owns the warm start: `python -m runner.spawner FD` imports the engine once and forks runners.
+"""Owns the warm start: `python -m runner.spawner FD BLAS` imports the engine, then forks runners.
 
 The mediator holds the other end of the socket FD (SOCK_SEQPACKET, one JSON object a packet). A fork
 is safe only while one thread exists and nothing has touched CUDA: that is checked after importing,
 and otherwise the spawner says why and ends. Thread pools of OpenMP, numba and CUDA begin in the
 child, as after a cold start; OpenBLAS, which begins its own while it is imported, is held to one
-thread here and given its threads back in the child.
+thread here and given its threads back in the child (BLAS of them, 0 for its own choice).
+
+One process is forked ahead and rehearses while it waits: the memory it would copy from the spawner
+on first use is its own by the time its job comes.
 
 A runner is its own session with its own environment, folder and log, and waits for the mediator to
 have written it down ("go") before it does anything. It ends unseen when the mediator dies first.
@@ -38,7 +41,7 @@ MODULES = ("runner.__main__", "runner.device", "runner.ops.train", "runner.ops.e
            "runner.ops.view")  # fmt: skip
 PACKET_BYTES = 1 << 18
 NEVER_BEGAN = 70
-IDLE_MS = 5
+IDLE_MS = 30  # a runner that has just begun has the processor to itself first
 _THREADS_OF_BLAS = (
     "scipy_openblas_set_num_threads64_", "scipy_openblas_set_num_threads",
     "openblas_set_num_threads64_", "openblas_set_num_threads",
@@ -60,7 +63,7 @@ def main(descriptor: int) -> int:
     if reason is not None:
         _say(line, {"refused": reason})
         return 1
-    importlib.import_module("runner.environment").look_up_versions()
+    importlib.import_module("runner.rehearsal").rehearse()
     gc.collect()
     gc.freeze()
     _say(line, {"ready": round(time.monotonic() - began, 3)})
@@ -185,6 +188,8 @@ def _serve(line: socket.socket) -> list[str] | None:
 
 
 def _become_runner(line: socket.socket, gate: int) -> list[str]:
+    _give_threads_back()
+    importlib.import_module("runner.rehearsal").rehearse()
     request = _read_request(gate)
     try:
         os.setsid()
@@ -204,7 +209,6 @@ def _become_runner(line: socket.socket, gate: int) -> list[str]:
     if not os.read(gate, 1):
         os._exit(NEVER_BEGAN)
     os.close(gate)
-    _give_threads_back()
     sys.argv = ["runner", *request["argv"]]
     return list(request["argv"])
 
@@ -256,7 +260,7 @@ def _write_mark(name: str, value: str) -> None:
 
 def _give_threads_back() -> None:
     """Let OpenBLAS use as many threads as after a cold start."""
-    count = int(os.environ.get("OPENBLAS_NUM_THREADS") or usable_cores())
+    count = int(sys.argv[2]) or usable_cores()
     maps = Path("/proc/self/maps").read_text().splitlines()
     for path in {row.split()[-1] for row in maps if "openblas" in row}:
         library = ctypes.CDLL(path)
