@@ -39,11 +39,11 @@ class ViewJob(
     viewer_port: int = Field(
         7070, ge=1, le=65_535, description="port to listen on; a taken one is an error"
     )
-    viewer_timeout: float = Field(
-        900, gt=0, le=604_800, description="end after this many seconds without a visitor"
     share_slot: bool = Field(
         True,
         description="run beside a training on the same device, in one of the mediator's "
         "--view-slots; false = take a whole slot, as a training does",
     )
+    viewer_timeout: float = Field(
+        900, gt=0, le=604_800, description="end after this many seconds without a visitor"
     )
