@@ -4,9 +4,11 @@ See `nerfcore.data.records` for the records and their frames, and `nerfcore.data
 files. `scripts/prepare_dataset.py` writes datasets, `scripts/update_dataset.py` adds batches.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 from nerfcore.atomic import TEMPORARY_PREFIX
+from nerfcore.data.found_points import load_found_points
 from nerfcore.data.records import Batch, Dataset, ImageSet, SceneFrame, SparsePoints
 from nerfcore.data.reference import (
     is_reference_batch,
@@ -46,15 +48,22 @@ def load_dataset(root: Path, *, checksum: bool = False) -> Dataset:
     Raises:
         DataError: the folder, a listed file, the format version, a checksum or a shape is wrong.
     """
-    if not (root / DATASET_FILE).is_file():
-        if is_reference_dataset(root):
-            return load_reference_dataset(
-                root, _load_batches(root / "continual", checksum=checksum)
-            )
+    batches = _load_batches(root / "continual", checksum=checksum)
+    if (root / DATASET_FILE).is_file():
+        dataset = _load_ours(root, batches, checksum=checksum)
+    elif is_reference_dataset(root):
+        dataset = load_reference_dataset(root, batches)
+    else:
         raise DataError(
             f"{root}: not a prepared dataset ({DATASET_FILE} is missing); make it with "
             "scripts/prepare_dataset.py"
         )
+    if dataset.points is not None:
+        return dataset
+    return replace(dataset, points=load_found_points(root, dataset.train))
+
+
+def _load_ours(root: Path, batches: dict[str, Batch], *, checksum: bool) -> Dataset:
     listing = read_listing(root / DATASET_FILE, DatasetRecord)
     train = read_image_set(root, listing.train, checksum=checksum)
     if len(train) == 0:
@@ -64,7 +73,7 @@ def load_dataset(root: Path, *, checksum: bool = False) -> Dataset:
         listing.frame.to_frame(),
         train,
         read_image_set(root, listing.val, checksum=checksum),
-        _load_batches(root / "continual", checksum=checksum),
+        batches,
         read_points(root, listing.points),
     )
 
@@ -76,14 +85,18 @@ def load_batch(folder: Path, *, checksum: bool = False) -> Batch:
         DataError: as `load_dataset`.
     """
     if not (folder / BATCH_FILE).is_file() and is_reference_batch(folder):
-        return load_reference_batch(folder)
-    listing = read_listing(folder / BATCH_FILE, BatchRecord)
-    return Batch(
-        folder.name,
-        read_image_set(folder, listing.adapt, checksum=checksum),
-        read_image_set(folder, listing.heldout, checksum=checksum),
-        read_points(folder, listing.points),
-    )
+        batch = load_reference_batch(folder)
+    else:
+        listing = read_listing(folder / BATCH_FILE, BatchRecord)
+        batch = Batch(
+            folder.name,
+            read_image_set(folder, listing.adapt, checksum=checksum),
+            read_image_set(folder, listing.heldout, checksum=checksum),
+            read_points(folder, listing.points),
+        )
+    if batch.points is not None:
+        return batch
+    return replace(batch, points=load_found_points(folder, batch.adapt))
 
 
 def _load_batches(folder: Path, *, checksum: bool) -> dict[str, Batch]:

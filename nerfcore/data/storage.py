@@ -5,6 +5,7 @@
     train/ val/                   cameras.npz, rgbs/000000.jpg ..., valid/000000.png (if needed)
     continual/batch_0001/         batch.json, points.npz, adapt/, heldout/ (as train/)
     masks/<name>/partition.json   see `nerfcore.data.partition`
+    sparse/                       see `nerfcore.data.found_points`
 
 Files are named relative to the folder of the JSON that lists them.
 """
@@ -134,6 +135,12 @@ class BatchRecord(_Listing):
     heldout: SplitRecord
 
 
+class FoundPointsRecord(_Listing):
+    """The content of sparse/points.json."""
+
+    cameras_sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+
 Listing = TypeVar("Listing", bound=_Listing)
 
 
@@ -145,12 +152,12 @@ def describe_file(folder: Path, file: str) -> FileRecord:
 
 
 def write_listing(path: Path, listing: _Listing) -> None:
-    """Write dataset.json or batch.json (the folder is still a temporary one)."""
+    """Write a listing as JSON (its folder is still a temporary one)."""
     path.write_text(json.dumps(listing.model_dump(mode="json"), indent=1) + "\n")
 
 
 def read_listing(path: Path, kind: type[Listing]) -> Listing:
-    """Read and check dataset.json or batch.json.
+    """Read and check dataset.json, batch.json or points.json.
 
     Raises:
         DataError: missing, not JSON, of another format version, or a field is wrong.

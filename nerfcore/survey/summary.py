@@ -112,7 +112,7 @@ def check_whole(figures: KeyFigures) -> list[Problem]:
     if figures.points == 0:
         found.append(_whole(
             Kind.NO_POINTS, Severity.WARNING, "0 points", "at least 1",
-            "prepare from a model with points3D (COLMAP's point_triangulator makes them)",
+            "run scripts/triangulate_points.py, which finds them in the photographs",
         ))  # fmt: skip
     if figures.place is None:
         found.append(_whole(

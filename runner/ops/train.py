@@ -14,6 +14,7 @@ from nerfcore.errors import CheckpointError
 from nerfcore.training.loop import TrainResult, train
 from nerfcore.training.settings import TrainSettings
 from runner.context import JobContext
+from runner.device import note_computation
 from runner.inputs import Inputs, own_checkpoint
 from runner.ops.agreement import (
     job_partition,
@@ -24,7 +25,6 @@ from runner.ops.agreement import (
 from runner.ops.capping import evenly_spaced
 from runner.ops.plots import Plots
 from runner.ops.settings import model_settings, train_settings
-from runner.progress import ProgressWriter
 
 _log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ def run(context: JobContext[TrainJob]) -> dict[str, Any]:
             settings,
             folder=folder.checkpoints,
             start=start,
-            on_progress=_Reporter(context.progress, plots),
+            on_progress=_Reporter(context, plots),
             should_stop=context.stop.is_asked,
         )
     context.progress.artifact(folder.tensorboard)
@@ -66,14 +66,18 @@ def run(context: JobContext[TrainJob]) -> dict[str, Any]:
 class _Reporter:
     """Passes the engine's records on to progress.jsonl and the plots."""
 
-    def __init__(self, progress: ProgressWriter, plots: Plots) -> None:
-        self._progress = progress
+    def __init__(self, context: JobContext[TrainJob], plots: Plots) -> None:
+        self._context = context
+        self._progress = context.progress
         self._plots = plots
 
     def __call__(self, record: dict[str, Any]) -> None:
         if record["event"] == "progress":
             self._plots.add(record)
             self._progress.progress(**{k: v for k, v in record.items() if k != "event"})
+        elif record["event"] == "model":
+            computation = {k: v for k, v in record.items() if k != "event"}
+            note_computation(self._context.folder.run_json, self._context.job, computation)
         elif record["event"] == "validation":
             self._plots.add(record)
             row = {"split": "old_val", "step": record["step"], "psnr": record["psnr"]}
@@ -85,6 +89,12 @@ class _Reporter:
 
 def _dataset(job: TrainJob, inputs: Inputs) -> Dataset:
     dataset = load_dataset(inputs.dataset)
+    if dataset.points is None:
+        _log.warning(
+            "%s has no sparse points: the air before the cameras can fill with fog; "
+            "scripts/triangulate_points.py finds them in the photographs",
+            dataset.root,
+        )
     return evenly_spaced(dataset, job.cap_images)
 
 
