@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
+from bench_data import data_rows
 from bench_experts import experts_rows
 from bench_measure import BenchError, Row, device_name, worker_threads, write_rows
 from bench_memory import memory_row
@@ -35,7 +36,7 @@ from nerfcore.data.records import Dataset
 from nerfcore.errors import DataError, NerfcoreError
 from nerfcore.field.backends import resolve_device
 
-PARTS = ("hashgrid", "train", "frame", "experts", "memory")
+PARTS = ("hashgrid", "train", "frame", "experts", "memory", "data")
 WIDTH_COLUMNS = 120  # where the output is no terminal
 
 T = TypeVar("T")
@@ -104,6 +105,7 @@ class Bench:
                 self.dataset(), shipped_settings(self.plan.device), rounds, say
             ),
             "memory": lambda: [memory_row(self.folder, self.plan.device, say)],
+            "data": lambda: data_rows(self.folder, on_progress=say),
         }
         return measures[part]()
 
@@ -128,7 +130,7 @@ def run(plan: Plan, on_progress: OnProgress) -> list[Row]:
                 "scene_made_s": round(made_s, 1),
                 "part_s": round(part_s, 1),
             }
-            ran_on = "cpu" if part == "hashgrid" else device.type
+            ran_on = "cpu" if part in ("hashgrid", "data") else device.type
             rows += [
                 dataclasses.replace(
                     row, detail={**row.detail, **took}, threads=worker_threads(),

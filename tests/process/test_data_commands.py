@@ -53,3 +53,26 @@ def test_command_line(dataset):
     assert wrong.stderr.count("\n") == 1
     done = run_script("--data_path", root, "--kmeans", 2)
     assert done.returncode == 0 and "k2_kmeans" in done.stdout
+
+
+def test_the_bench_of_the_commands(tmp_path, monkeypatch):
+    """It prepares and divides a flight for real, in rows like all others; a failure is told."""
+    sys.path.append(str(ROOT / "scripts"))
+    import bench_data
+    from bench_measure import BenchError
+
+    monkeypatch.setattr(bench_data, "POINTS", 2000)
+    rows = bench_data.data_rows(tmp_path, images=8)
+    assert [(row.name, row.unit) for row in rows] == [
+        ("prepare_cluster_8_images", "s"),
+        ("prepare_cluster_8_memory", "GB"),
+    ]
+    seconds, memory = rows
+    assert seconds.value > 0 and seconds.ratio == pytest.approx(300 / seconds.value, rel=1e-2)
+    assert 0.05 < memory.value < 2 and memory.ratio == pytest.approx(memory.value / 2, rel=1e-2)
+    assert seconds.met and memory.met and list(tmp_path.iterdir()) == []
+    with pytest.raises(BenchError, match=r"prepare_dataset\.py failed: error: .*nowhere"):
+        bench_data._measured(
+            bench_data.SCRIPTS / "prepare_dataset.py", "--data_path", tmp_path / "nowhere",
+            "--output_path", tmp_path / "out",
+        )  # fmt: skip
