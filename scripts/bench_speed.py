@@ -152,7 +152,8 @@ class Steps:
     ) -> None:
         self.scene, self.learner = scene, learner
         self.stepper = JointStepper(learner, PixelSampler(store, learner.rng), settings)
-        self.rates = settings.rates.scaled(decay(1.0, settings.decay_factor))
+        self.decay = decay(1.0, settings.decay_factor)
+        self.rates = settings.rates.scaled(self.decay)
         learner.sampling = training_sampling(scene.sampling, 1.0)
         self.samples_a_ray: list[float] = []
 
@@ -162,7 +163,7 @@ class Steps:
         began_s = time.perf_counter()
         rays = samples = 0
         for step in range(steps):
-            report = self.stepper.step(self.rates)
+            report = self.stepper.step(self.rates, self.decay)
             rays, samples = rays + report.rays, samples + report.samples
             if step % OCCUPANCY_EVERY == 0 and self.scene.sampling.use_occupancy:
                 self.scene.occupancy.update(

@@ -35,29 +35,29 @@ def _order(*indices: int) -> ir.Constant:
     return ir.Constant(ir.VectorType(_I32, len(indices)), list(indices))
 
 
-def _every(builder: ir.IRBuilder, value: Any, kind: ir.VectorType) -> Any:
+def _every(builder: Any, value: Any, kind: ir.VectorType) -> Any:
     """A vector with one value in every lane."""
     one = builder.insert_element(ir.Constant(kind, ir.Undefined), value, _int(0))
     return builder.shuffle_vector(one, one, _order(*[0] * kind.count))
 
 
-def _memory(context: Any, builder: ir.IRBuilder, kind: Any, array: Any) -> Any:
+def _memory(context: Any, builder: Any, kind: Any, array: Any) -> Any:
     return context.make_array(kind)(context, builder, array).data
 
 
-def _load(builder: ir.IRBuilder, pointer: Any, index: Any, kind: ir.Type) -> Any:
+def _load(builder: Any, pointer: Any, index: Any, kind: ir.Type) -> Any:
     place = builder.bitcast(builder.gep(pointer, [index]), kind.as_pointer())
     value = builder.load(place)
     value.align = 4
     return value
 
 
-def _store(builder: ir.IRBuilder, value: Any, pointer: Any, index: Any) -> None:
+def _store(builder: Any, value: Any, pointer: Any, index: Any) -> None:
     place = builder.bitcast(builder.gep(pointer, [index]), value.type.as_pointer())
     builder.store(value, place).align = 4
 
 
-def _cells(builder: ir.IRBuilder, points: list[Any], scale: Any) -> tuple[list[Any], list[Any]]:
+def _cells(builder: Any, points: list[Any], scale: Any) -> tuple[list[Any], list[Any]]:
     """Integer cells and fractions of three coordinates."""
     factor = _every(builder, scale, _FLOATS)
     half = ir.Constant(_FLOATS, [0.5] * LANES)
@@ -67,7 +67,7 @@ def _cells(builder: ir.IRBuilder, points: list[Any], scale: Any) -> tuple[list[A
     return cells, [builder.fsub(p, builder.sitofp(i, _FLOATS)) for p, i in pairs]
 
 
-def _weights(builder: ir.IRBuilder, fractions: list[Any]) -> list[Any]:
+def _weights(builder: Any, fractions: list[Any]) -> list[Any]:
     """Trilinear weights of the eight corners."""
     one = ir.Constant(_FLOATS, [1.0] * LANES)
     sides = [(builder.fsub(one, f), f) for f in fractions]
@@ -75,7 +75,7 @@ def _weights(builder: ir.IRBuilder, fractions: list[Any]) -> list[Any]:
     return [builder.fmul(flat[c & 3], sides[2][c >> 2], flags=_FAST) for c in range(8)]
 
 
-def _dense_rows(builder: ir.IRBuilder, cells: list[Any], resolution: Any, size: Any) -> list[Any]:
+def _dense_rows(builder: Any, cells: list[Any], resolution: Any, size: Any) -> list[Any]:
     """(x + y r + z r^2) mod size; the sum is always below 2 size."""
     r, limit = _every(builder, resolution, _INTS), _every(builder, size, _INTS)
     plane = builder.mul(r, r)
@@ -92,7 +92,7 @@ def _dense_rows(builder: ir.IRBuilder, cells: list[Any], resolution: Any, size: 
     return rows
 
 
-def _hashed_rows(builder: ir.IRBuilder, cells: list[Any], size: Any) -> list[Any]:
+def _hashed_rows(builder: Any, cells: list[Any], size: Any) -> list[Any]:
     """(x ^ y PRIME_Y ^ z PRIME_Z) mod size, a power of two."""
     mask = _every(builder, builder.sub(size, _int(1)), _INTS)
     sides = []
@@ -105,7 +105,7 @@ def _hashed_rows(builder: ir.IRBuilder, cells: list[Any], size: Any) -> list[Any
 
 
 def _corners(
-    context: Any, builder: ir.IRBuilder, kinds: Any, arguments: Any, dense: bool
+    context: Any, builder: Any, kinds: Any, arguments: Any, dense: bool
 ) -> tuple[list[Any], list[Any]]:
     """Rows and weights of the points xs, ys, zs [at .. at + 8]; arguments as in `tile_dense`."""
     lines = [_memory(context, builder, kinds[i], arguments[i]) for i in range(3)]
@@ -137,7 +137,7 @@ def _tile(dense: bool) -> Callable[..., Any]:
     return intrinsic(tile)
 
 
-def _gather_pairs(builder: ir.IRBuilder, base: Any, rows: Any) -> Any:
+def _gather_pairs(builder: Any, base: Any, rows: Any) -> Any:
     """The two features of eight rows, f32[16]."""
     pointers = ir.VectorType(_F32.as_pointer(), LANES)
     kind = ir.FunctionType(_LONGS, [pointers, _I32, _MASK, _LONGS])
@@ -179,15 +179,14 @@ def _look_up(dense: bool) -> Callable[..., Any]:
     return intrinsic(look_up)
 
 
-# tile_*(xs, ys, zs, at, scale, resolution, size, rows, weights): fill the tile of points at .. at+8.
+# tile_*(xs, ys, zs, at, scale, resolution, size, rows, weights): fill the tile of eight points.
 tile_dense, tile_hashed = _tile(True), _tile(False)
 # look_up_*(xs, ys, zs, at, scale, resolution, size, table, first, second): write both features of
 # points at .. at + 8 of a table with two features a row.
 look_up_dense, look_up_hashed = _look_up(True), _look_up(False)
 
 
-@intrinsic
-def add_pair(typing, table, rows, weights, lane, first, second):
+def _add_pair(typing, table, rows, weights, lane, first, second):
     """Add a tile point's weights times (first, second) to the table's rows of two features."""
 
     def generate(context, builder, signature, arguments):
@@ -209,8 +208,7 @@ def add_pair(typing, table, rows, weights, lane, first, second):
     return types.void(table, rows, weights, types.int64, types.float32, types.float32), generate
 
 
-@intrinsic
-def floats_at(typing, address, count):
+def _floats_at(typing, address, count):
     """The memory at an address as an array f32[count]; it must outlive the array."""
 
     def generate(context, builder, signature, arguments):
@@ -228,3 +226,46 @@ def floats_at(typing, address, count):
         return array._getvalue()
 
     return types.Array(types.float32, 1, "C")(types.int64, types.int64), generate
+
+
+def _adam_eight(typing, grad, value, first, second, at, rate, correction, numbers):
+    """Adam on eight entries: those without gradient keep value and moments, the rest lose it.
+
+    Args:
+        grad, value, first, second: f32[N]; at: first entry.
+        numbers: (beta1, beta2, epsilon), float32.
+    """
+
+    def generate(context, builder, signature, arguments):
+        b = builder
+        lines = [_memory(context, b, signature.args[i], arguments[i]) for i in range(4)]
+        at, rate, correction = arguments[4:7]
+        beta1, beta2, epsilon = (
+            _every(b, n, _FLOATS) for n in cgutils.unpack_tuple(b, arguments[7], 3)
+        )
+        g, value, first, second = (_load(b, line, at, _FLOATS) for line in lines)
+        zero, one = (ir.Constant(_FLOATS, [v] * LANES) for v in (0.0, 1.0))
+        seen = b.fcmp_unordered("!=", g, zero)
+        # b m + (1 - b) g, as Kingma and Ba write it
+        m = b.fadd(b.fmul(beta1, first), b.fmul(b.fsub(one, beta1), g), flags=_FAST)
+        squared = b.fmul(b.fmul(b.fsub(one, beta2), g), g)
+        v = b.fadd(b.fmul(beta2, second), squared, flags=_FAST)
+        root = cgutils.get_or_insert_function(
+            b.module, ir.FunctionType(_FLOATS, [_FLOATS]), f"llvm.sqrt.v{LANES}f32"
+        )
+        scale = b.call(root, [b.fmul(v, _every(b, correction, _FLOATS))])
+        change = b.fdiv(b.fmul(_every(b, rate, _FLOATS), m), b.fadd(scale, epsilon))
+        _store(b, zero, lines[0], at)
+        _store(b, b.select(seen, b.fsub(value, change), value), lines[1], at)
+        _store(b, b.select(seen, m, first), lines[2], at)
+        _store(b, b.select(seen, v, second), lines[3], at)
+        return context.get_dummy_value()
+
+    rates = (types.float32, types.float32)
+    triple = types.UniTuple(types.float32, 3)
+    return types.void(grad, value, first, second, types.int64, *rates, triple), generate
+
+
+add_pair: Any = intrinsic(_add_pair)
+floats_at: Any = intrinsic(_floats_at)
+adam_eight: Any = intrinsic(_adam_eight)

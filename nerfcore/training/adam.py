@@ -5,6 +5,7 @@ value nor their moments move (momentum must not drag rows the batch did not see)
 zeroes the gradient. Source: Kingma and Ba 2015, algorithm 1; bias correction by the global step.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numba
@@ -12,26 +13,35 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nerfcore.encoding.lanes import LANES, floats_at
 from nerfcore.encoding.splats import Splats
 from nerfcore.field.parameters import Parameters, zeros_like
-from nerfcore.training.table_adam import TableDescent
+from nerfcore.training.table_adam import TableDescent, TableStep, scan
 
 BETA1, BETA2, EPSILON = 0.9, 0.99, 1e-15
 _BLOCK = 4096
 
 
 @numba.njit(parallel=True, cache=True, fastmath=True, error_model="numpy")
-def _adam(value, grad, first, second, rate, correction):  # type: ignore[no-untyped-def]
-    b1, b2 = np.float32(BETA1), np.float32(BETA2)
-    c1, c2 = np.float32(1 - BETA1), np.float32(1 - BETA2)
-    for block in numba.prange((value.shape[0] + _BLOCK - 1) // _BLOCK):
-        for i in range(block * _BLOCK, min(value.shape[0], (block + 1) * _BLOCK)):
+def _adam(places, counts, rates, corrections, numbers):  # type: ignore[no-untyped-def]
+    """Step some tensors, given by the addresses i64[M, 4] of value, gradient and moments."""
+    beta1, beta2, epsilon = numbers
+    for m in numba.prange(places.shape[0]):
+        count = counts[m]
+        value, grad = floats_at(places[m, 0], count), floats_at(places[m, 1], count)
+        first, second = floats_at(places[m, 2], count), floats_at(places[m, 3], count)
+        full = count // LANES * LANES
+        scan(
+            grad[:full], value[:full], first[:full], second[:full], rates[m], corrections[m],
+            numbers,
+        )  # fmt: skip
+        for i in range(full, count):
             g = grad[i]
             if g != 0:
-                m = b1 * first[i] + c1 * g
-                v = b2 * second[i] + c2 * g * g
-                first[i], second[i] = m, v
-                value[i] -= rate * m / (np.sqrt(v * correction) + np.float32(EPSILON))
+                first[i] = beta1 * first[i] + (np.float32(1.0) - beta1) * g
+                second[i] = beta2 * second[i] + (np.float32(1.0) - beta2) * g * g
+                root = np.sqrt(second[i] * corrections[m])
+                value[i] -= rates[m] * first[i] / (root + epsilon)
                 grad[i] = np.float32(0.0)
 
 
@@ -55,39 +65,87 @@ class Adam:
             for value in moments.values():
                 value.zero_()
 
-    def update(
-        self,
-        parameters: Parameters,
-        grads: Parameters,
-        rates: dict[str, float],
-        table: tuple[Splats, TableDescent] | None = None,
-    ) -> None:
-        """Take one step in place and zero the gradients.
+    def update(self, parameters: Parameters, grads: Parameters, rates: dict[str, float]) -> None:
+        """Take one step in place and zero the gradients; arguments as in `Update`."""
+        update_all([Update(self, parameters, grads, rates)], None)
 
-        Args:
-            parameters, grads: values and gradients by name.
-            rates: learning rate by the name's part before the dot ("table", "sigma", "color", ...).
-            table: the table's gradient and what applies it, where `grads` has no "table".
-        """
-        if not self.first:
-            self.first, self.second = zeros_like(parameters), zeros_like(parameters)
-        self.step += 1
-        bias1 = 1.0 - BETA1**self.step
-        correction = 1.0 / (1.0 - BETA2**self.step)
-        for name, value in parameters.items():
-            rate = rates[name.split(".")[0]] / bias1
-            first, second = self.first[name], self.second[name]
-            if name == "table" and name not in grads:
-                if table is not None:
-                    table[1].step(
-                        table[0], value.numpy(), first.numpy(), second.numpy(), rate, correction,
-                        (BETA1, BETA2), EPSILON,
-                    )  # fmt: skip
-            elif value.device.type == "cpu":
-                flat = [t.view(-1).numpy() for t in (value, grads[name], first, second)]
-                _adam(*flat, np.float32(rate), np.float32(correction))  # pyright: ignore[reportCallIssue]
-            else:
-                _adam_torch(value, grads[name], first, second, rate, correction)
+
+@dataclass(frozen=True)
+class Update:
+    """One Adam step of a parameter set.
+
+    Attributes:
+        adam: the set's moments.
+        parameters, grads: values and gradients by name.
+        rates: learning rate by the name's part before the dot ("table", "sigma", "color", ...).
+        splats: the table's gradient where `grads` has no "table"; None for none.
+    """
+
+    adam: Adam
+    parameters: Parameters
+    grads: Parameters
+    rates: dict[str, float]
+    splats: Splats | None = None
+
+
+@dataclass
+class _Steps:
+    """What a pass over some parameter sets has to do."""
+
+    tables: list[TableStep] = field(default_factory=list)
+    dense: list[tuple[list[Tensor], float, float]] = field(default_factory=list)
+
+    def add(self, update: Update) -> None:
+        """Count one more update of a set and note its tensors."""
+        adam = update.adam
+        if not adam.first:
+            adam.first, adam.second = zeros_like(update.parameters), zeros_like(update.parameters)
+        adam.step += 1
+        bias1 = 1.0 - BETA1**adam.step
+        correction = 1.0 / (1.0 - BETA2**adam.step)
+        for name, value in update.parameters.items():
+            rate = update.rates[name.split(".")[0]] / bias1
+            moments = [adam.first[name], adam.second[name]]
+            if name in update.grads:
+                self.dense.append(([value, update.grads[name], *moments], rate, correction))
+            elif update.splats is not None:
+                arrays = [tensor.numpy() for tensor in (value, *moments)]
+                self.tables.append(TableStep(update.splats, *arrays, rate, correction))
+
+
+def update_all(updates: Sequence[Update], descent: TableDescent | None) -> None:
+    """Take one step of some parameter sets in place and zero their gradients.
+
+    Args:
+        updates: all different sets, all on one device.
+        descent: what applies splats, where there are any.
+    """
+    steps = _Steps()
+    for update in updates:
+        steps.add(update)
+    if steps.tables and descent is not None:
+        descent.take(steps.tables, (BETA1, BETA2), EPSILON)
+    if not steps.dense:
+        return
+    if steps.dense[0][0][0].device.type == "cpu":
+        _step_on_cpu(steps.dense)
+        return
+    for tensors, rate, correction in steps.dense:
+        _adam_torch(*tensors, rate, correction)
+
+
+def _step_on_cpu(dense: list[tuple[list[Tensor], float, float]]) -> None:
+    for tensors, _, _ in dense:
+        for tensor in tensors:
+            if tensor.dtype != torch.float32 or not tensor.is_contiguous():
+                raise TypeError("Adam on the CPU takes contiguous float32 tensors")
+    _adam(
+        np.array([[t.data_ptr() for t in tensors] for tensors, _, _ in dense], np.int64),
+        np.array([tensors[0].numel() for tensors, _, _ in dense], np.int64),
+        np.array([rate for _, rate, _ in dense], np.float32),
+        np.array([correction for _, _, correction in dense], np.float32),
+        (np.float32(BETA1), np.float32(BETA2), np.float32(EPSILON)),
+    )
 
 
 def _adam_torch(

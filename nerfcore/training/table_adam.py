@@ -1,91 +1,147 @@
-"""Scatter and Adam in one pass over a hash-grid table, level by level.
+"""Scatter and Adam in one pass over hash-grid tables, level by level.
 
 A level's gradient is gathered in a scratch buffer that stays in the thread's cache, applied, and
 zeroed again: no gradient of a whole table is ever stored. Rows without gradient keep their value
 and their moments (see `nerfcore.training.adam`). Where the points touch few of a level's rows, the
-update walks the points' corners again instead of scanning the level.
+update walks the points' corners again instead of scanning the level. The levels of all tables are
+shared out among the threads at once.
 """
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from nerfcore.encoding.lanes import LANES, TILE, adam_eight, floats_at
 from nerfcore.encoding.layout import GridLayout
-from nerfcore.encoding.numba_grid import BLOCK, add_gradient, corners
+from nerfcore.encoding.numba_grid import (
+    DENSE_COST,
+    HASHED_COST,
+    add_level_gradient,
+    addresses_of,
+    all_work,
+    fill_tile,
+    line_of,
+    lines_of,
+)
 from nerfcore.encoding.splats import Splats
 from nerfcore.field.workers import worker_count
 
 SCAN_ROWS_A_CORNER = 16
 
+_options = {"cache": True, "fastmath": True, "error_model": "numpy"}
+
 
 @numba.njit(inline="always")
-def _moved(i, g, value, first, second, rate, correction, beta1, beta2, epsilon):
-    m = beta1 * first[i] + (np.float32(1.0) - beta1) * g
-    v = beta2 * second[i] + (np.float32(1.0) - beta2) * g * g
-    first[i] = m
-    second[i] = v
-    value[i] -= rate * m / (np.sqrt(v * correction) + epsilon)
+def _is_zero(grad, at):
+    total = np.float32(0.0)
+    for i in range(LANES):
+        total += abs(grad[at + i])
+    return total == 0
 
 
-@numba.njit(cache=True, fastmath=True, error_model="numpy")
-def _scan(grad, value, first, second, rate, correction, beta1, beta2, epsilon):
-    """Adam on every entry with gradient; the gradient is zero afterwards."""
-    for i in range(grad.shape[0]):
-        g = grad[i]
-        if g != 0:
-            _moved(i, g, value, first, second, rate, correction, beta1, beta2, epsilon)
-            grad[i] = np.float32(0.0)
+@numba.njit(**_options)
+def scan(grad, value, first, second, rate, correction, numbers):
+    """Adam on every entry with gradient; the gradient is zero afterwards.
+
+    Args:
+        grad, value, first, second: f32[N], N a multiple of eight.
+        rate, correction: learning rate and second moment's factor, bias corrections included.
+        numbers: (beta1, beta2, epsilon).
+    """
+    for at in range(0, grad.shape[0], LANES):
+        if not _is_zero(grad, at):
+            adam_eight(grad, value, first, second, at, rate, correction, numbers)
 
 
-@numba.njit(cache=True, fastmath=True, error_model="numpy")
-def _walk(
-    rows, count, features, grad, value, first, second, rate, correction, beta1, beta2, epsilon
-):
-    """The same for the rows of a block of points alone."""
-    for j in range(count):
-        for c in range(8):
-            begin = np.int64(rows[c, j]) * features
+@numba.njit(**_options)
+def _walk(rows, lanes, features, grad, value, first, second, rate, correction, numbers):
+    """The same for the rows of a tile alone."""
+    beta1, beta2, epsilon = numbers
+    for c in range(8):
+        for lane in range(lanes):
+            begin = np.int64(rows[c * LANES + lane]) * features
             for i in range(begin, begin + features):
                 g = grad[i]
                 if g != 0:
-                    _moved(i, g, value, first, second, rate, correction, beta1, beta2, epsilon)
+                    m = beta1 * first[i] + (np.float32(1.0) - beta1) * g
+                    v = beta2 * second[i] + (np.float32(1.0) - beta2) * g * g
+                    first[i] = m
+                    second[i] = v
+                    value[i] -= rate * m / (np.sqrt(v * correction) + epsilon)
                     grad[i] = np.float32(0.0)
 
 
-@numba.njit(parallel=True, cache=True, fastmath=True, error_model="numpy")
+@numba.njit(**_options)
+def _descend_level(
+    points, grads, features, level, scale, resolution, size, dense, grad, value, first, second,
+    rate, correction, numbers, short, rows, weights,
+):  # fmt: skip
+    """One level of one table."""
+    add_level_gradient(
+        points, scale, resolution, size, dense, grads, features, level, grad, short, rows, weights
+    )
+    count = points[2]
+    if size <= SCAN_ROWS_A_CORNER * 8 * count:
+        scan(grad, value, first, second, rate, correction, numbers)
+        return
+    xs, ys, zs = line_of(points, 0), line_of(points, 1), line_of(points, 2)
+    for at in range(0, count, LANES):
+        fill_tile(xs, ys, zs, at, scale, resolution, size, dense, short, rows, weights)
+        lanes = min(LANES, count - at)
+        _walk(rows, lanes, features, grad, value, first, second, rate, correction, numbers)
+
+
+@numba.njit(parallel=True, **_options)
 def _descend(
-    positions, d_features, features, scales, resolutions, offsets, dense, value, first, second,
-    scratch, rate, correction, beta1, beta2, epsilon,
+    points, grads, features, scales, resolutions, offsets, dense, values, firsts, seconds, rates,
+    corrections, numbers, scratch,
 ):  # fmt: skip
     levels = scales.shape[0]
-    points = positions.shape[1]
     threads = scratch.shape[0]
+    total = all_work(points, dense)
     for thread in numba.prange(threads):
-        rows, weights = np.empty((8, BLOCK), np.uint32), np.empty((8, BLOCK), np.float32)
-        for level in range(thread, levels, threads):
-            scale, resolution = scales[level], np.uint32(resolutions[level])
-            low, high = offsets[level] * features, offsets[level + 1] * features
-            size = np.uint32(offsets[level + 1] - offsets[level])
-            grad = scratch[thread, : high - low]
-            for begin in range(0, points, BLOCK):
-                end = min(points, begin + BLOCK)
-                corners(positions, begin, end, scale, resolution, size, dense[level], rows, weights)
-                add_gradient(
-                    rows, weights, end - begin, d_features, features, grad, level * features, begin
-                )
-            if size <= SCAN_ROWS_A_CORNER * 8 * points:
-                _scan(
-                    grad, value[low:high], first[low:high], second[low:high],
-                    rate, correction, beta1, beta2, epsilon,
+        short = np.empty((3, LANES), np.float32)
+        rows, weights = np.empty(TILE, np.uint32), np.empty(TILE, np.float32)
+        low, high = total * thread // threads, total * (thread + 1) // threads
+        done = 0
+        for k in range(points.shape[0]):
+            for level in range(levels):
+                cost = points[k, 2] * (DENSE_COST if dense[level] else HASHED_COST)
+                middle = done + cost // 2
+                done += cost
+                if cost == 0 or middle < low or middle >= high:
+                    continue
+                size = offsets[level + 1] - offsets[level]
+                begin, entries = 4 * offsets[level] * features, size * features
+                _descend_level(
+                    points[k], grads[k], features, level, scales[level],
+                    np.uint32(resolutions[level]), np.uint32(size), dense[level],
+                    scratch[thread, :entries], floats_at(values[k] + begin, entries),
+                    floats_at(firsts[k] + begin, entries), floats_at(seconds[k] + begin, entries),
+                    rates[k], corrections[k], numbers, short, rows, weights,
                 )  # fmt: skip
-                continue
-            for begin in range(0, points, BLOCK):
-                end = min(points, begin + BLOCK)
-                corners(positions, begin, end, scale, resolution, size, dense[level], rows, weights)
-                _walk(
-                    rows, end - begin, features, grad, value[low:high], first[low:high],
-                    second[low:high], rate, correction, beta1, beta2, epsilon,
-                )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TableStep:
+    """One table's Adam step.
+
+    Attributes:
+        splats: the gradient.
+        value, first, second: f32[rows, features], contiguous, updated in place.
+        rate: learning rate, divided by the first moment's bias correction.
+        correction: reciprocal of the second moment's bias correction.
+    """
+
+    splats: Splats
+    value: NDArray[np.float32]
+    first: NDArray[np.float32]
+    second: NDArray[np.float32]
+    rate: float
+    correction: float
 
 
 class TableDescent:
@@ -94,32 +150,18 @@ class TableDescent:
     def __init__(self, layout: GridLayout) -> None:
         self.layout = layout
         most = int(np.diff(layout.offsets).max()) * layout.features
-        self._scratch = np.zeros((min(worker_count(), layout.levels), most), np.float32)
+        self._scratch = np.zeros((worker_count(), most), np.float32)
 
-    def step(
-        self,
-        splats: Splats,
-        value: NDArray[np.float32],
-        first: NDArray[np.float32],
-        second: NDArray[np.float32],
-        rate: float,
-        correction: float,
-        betas: tuple[float, float],
-        epsilon: float,
-    ) -> None:
-        """Update a table and its moments in place.
-
-        Args:
-            splats: the gradient.
-            value, first, second: f32[rows, features], contiguous.
-            rate: learning rate, divided by the first moment's bias correction.
-            correction: reciprocal of the second moment's bias correction.
-        """
+    def take(self, steps: Sequence[TableStep], betas: tuple[float, float], epsilon: float) -> None:
+        """Take the steps of some tables, all different."""
         layout = self.layout
+        numbers = (np.float32(betas[0]), np.float32(betas[1]), np.float32(epsilon))
         _descend(
-            splats.positions, splats.d_features, layout.features, layout.scales,
-            layout.resolutions, layout.offsets, layout.dense, value.reshape(-1),
-            first.reshape(-1), second.reshape(-1), self._scratch, np.float32(rate),
-            np.float32(correction), np.float32(betas[0]), np.float32(betas[1]),
-            np.float32(epsilon),
+            lines_of([s.splats.positions for s in steps]),
+            lines_of([s.splats.d_features for s in steps]),
+            layout.features, layout.scales, layout.resolutions, layout.offsets, layout.dense,
+            addresses_of([s.value for s in steps]), addresses_of([s.first for s in steps]),
+            addresses_of([s.second for s in steps]),
+            np.array([s.rate for s in steps], np.float32),
+            np.array([s.correction for s in steps], np.float32), numbers, self._scratch,
         )  # fmt: skip
