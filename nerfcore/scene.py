@@ -7,6 +7,7 @@ without autograd; training writes gradients into buffers (see `nerfcore.training
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from nerfcore.data.records import SceneFrame
 from nerfcore.field.backends import chosen_tracer, resolve_device
 from nerfcore.field.memory import require_memory, scene_needs
 from nerfcore.field.parameters import Architecture, Parameters, initial_parameters
+from nerfcore.field.workers import worker_count
 from nerfcore.geometry.camera import Camera, Rendered
 from nerfcore.sampling.march import MarchScene
 from nerfcore.sampling.occupancy import OccupancyGrid, full_grid, grid_dims
@@ -74,6 +76,15 @@ class SceneModel:
     def scale_m(self) -> float:
         """Metres per world unit."""
         return self.frame.pose_scale_factor_m
+
+    def computation(self) -> dict[str, Any]:
+        """Say how fields are evaluated: backend, bfloat16 or not, threads on the CPU."""
+        compiled = self.backend_used == "numba"
+        return {
+            "backend": self.backend_used,
+            "bf16": self.settings.use_bf16 and not compiled,
+            "threads": worker_count() if compiled else torch.get_num_threads(),
+        }
 
     def traced(self, sampling: SamplingSettings | None = None) -> TracedScene:
         """What tracing needs, sharing this model's occupancy; `sampling` replaces its own."""

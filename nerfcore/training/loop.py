@@ -99,6 +99,7 @@ class _Run:
         self.first_step = 0
         self.used_before_s = 0.0
         self.scene = self._scene(dataset, partition, store, start)
+        on_progress({"event": "model", **self.scene.computation()})
         self.learner = Learner(self.scene, self.rng)
         if start is not None and settings.resume:
             self.learner.adams, self.learner.background_adam = load_optimiser(start, self.scene)

@@ -22,6 +22,7 @@ from nerfcore.evaluation import (
 )
 from nerfcore.metrics import load_lpips
 from runner.context import JobContext
+from runner.device import note_computation
 from runner.ops.loading import Loaded, load_model
 from runner.ops.protocol import Plan, chosen, plan_of
 from runner.ops.settings import adapt_settings
@@ -50,6 +51,7 @@ class _Evaluation:
         self.rows: list[MetricRow] = []
         context.progress.progress("load", 0, 1)
         self.model: Loaded = load_model(context.job, context.inputs)
+        note_computation(context.folder.run_json, context.job, self.model.scene.computation())
         self.plan: Plan = plan_of(context.job, self.model.dataset)
         self.scored: list[tuple[Split, ImageStore]] = [
             (split, self._open(sets)) for split, sets in self.plan.scored

@@ -156,6 +156,8 @@ def test_a_train_job_leaves_checkpoints_plots_and_a_result(city: City) -> None:
     assert any((folder / "tensorboard").iterdir())
     run = city.record("trained", "run.json")
     assert run["device"]["used"].startswith(("cpu", "cuda"))
+    assert run["backend"]["asked"] == "auto"
+    assert run["backend"]["used"] in ("numba", "torch", "triton", "tcnn")
     saved = [event for event in city.events("trained") if event["event"] == "checkpoint"]
     assert [event["path"] for event in saved] == ["checkpoints/step10", "checkpoints/step20"]
     last = [event for event in city.events("trained") if event["event"] == "progress"][-1]
@@ -199,6 +201,22 @@ def test_training_continues_from_another_jobs_weights(city: City) -> None:
     code, output = city.run_here("continued", **{**TRAIN, **more, **small})
     assert code == ExitCode.OK, output
     assert city.record("continued", "result.json")["step"] == 2
+
+
+@pytest.mark.parametrize(
+    ("backend", "bf16", "told"), [("auto", False, True), ("torch", True, False)]
+)
+def test_a_run_says_what_computes_and_what_it_does_not_do(
+    city: City, backend: str, bf16: bool, told: bool
+) -> None:
+    """On the CPU: auto is numba, which computes in float32 whatever use_amp says, and says so."""
+    spec = {**TRAIN, "device": "cpu", "backend": backend, "use_amp": True, "outer_steps": 1}
+    code, log = city.run_here(f"amp-{backend}", **{**spec, "batch_rays": 64})
+    assert code == ExitCode.OK, log
+    run = city.record(f"amp-{backend}", "run.json")
+    assert run["backend"] == {"asked": backend, "used": "torch" if bf16 else "numba"}
+    assert run["bf16"] is bf16 and run["device"]["threads"] >= 1
+    assert ("use_amp: has no effect" in log) is told
 
 
 def test_an_eval_job_scores_a_batch_before_and_after(city: City) -> None:
