@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from nerfcore.adaptation.disagreement import grown
 from nerfcore.adaptation.exposure import Gains, exposed, no_exposure
 from nerfcore.adaptation.rays import BlockSampler, crossing, ending_in
-from nerfcore.adaptation.settings import AdaptSettings, rates_of_part
+from nerfcore.adaptation.settings import AdaptSettings
 from nerfcore.adaptation.survey import Survey, survey_new_images
 from nerfcore.data.images import ImageStore
 from nerfcore.data.records import SparsePoints
@@ -25,6 +25,7 @@ from nerfcore.sampling.ground import GroundGrid
 from nerfcore.sampling.occupancy import admit_points
 from nerfcore.scene import SceneModel
 from nerfcore.training.learner import Learner, psnr_of
+from nerfcore.training.parts import rates_of_part
 from nerfcore.training.pixels import PixelSampler, RayBatch, joined
 from nerfcore.training.schedule import training_sampling
 from nerfcore.variants import with_variants

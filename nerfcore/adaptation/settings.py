@@ -1,12 +1,11 @@
 """Owns how to adapt."""
 
-from dataclasses import dataclass, field, replace
-from typing import Literal, assert_never
+from dataclasses import dataclass, field
 
 from nerfcore.errors import SettingsError
 from nerfcore.training.learner import Rates
+from nerfcore.training.parts import Part
 
-Part = Literal["all", "features", "mlps"]
 MOST_REPLAY = 0.9
 
 
@@ -37,15 +36,3 @@ class AdaptSettings:
             raise SettingsError(f"replay {self.replay}: allowed are 0 to {MOST_REPLAY}")
         if self.rays < 1:
             raise SettingsError(f"support_rays {self.rays}: must be at least 1")
-
-
-def rates_of_part(rates: Rates, part: Part) -> Rates:
-    """Rates that are zero for what may not change."""
-    match part:
-        case "all":
-            return rates
-        case "features":
-            return Rates(encoding=rates.encoding, sigma=0.0, color=0.0, background=0.0)
-        case "mlps":
-            return replace(rates, encoding=0.0)
-    assert_never(part)

@@ -118,8 +118,7 @@ class EpisodeSampler:
 
     def draw(self, expert: int, support_rays: int, query_rays: int) -> Episode:
         """Draw one episode of an expert."""
-        cells = self.cells[expert]
-        cell = cells[int(self.rng.integers(len(cells)))]
+        cell = self._cell(expert)
         images = self.rng.permutation(np.unique(cell.image_ids))
         for_support = images[: (len(images) + 1) // 2]
         in_support = np.isin(cell.image_ids, for_support)
@@ -128,6 +127,16 @@ class EpisodeSampler:
             self._rays(cell, np.flatnonzero(in_support), support_rays),
             self._rays(cell, np.flatnonzero(~in_support), query_rays),
         )
+
+    def draw_batches(self, expert: int, count: int, rays: int) -> list[RayBatch]:
+        """Draw batches of rays of one ground cell of an expert, each from all images of it."""
+        cell = self._cell(expert)
+        every = np.arange(len(cell.image_ids))
+        return [self._rays(cell, every, rays) for _ in range(count)]
+
+    def _cell(self, expert: int) -> Cell:
+        cells = self.cells[expert]
+        return cells[int(self.rng.integers(len(cells)))]
 
     def _rays(self, cell: Cell, blocks: NDArray[np.int64], count: int) -> RayBatch:
         chosen = blocks[self.rng.integers(len(blocks), size=count)]

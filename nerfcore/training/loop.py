@@ -18,19 +18,20 @@ from nerfcore.data.images import ImageStore
 from nerfcore.data.partition import Partition
 from nerfcore.data.records import Dataset, ImageSet
 from nerfcore.scene import SceneModel
-from nerfcore.training.episodes import EpisodeSampler, ground_cells
+from nerfcore.training.choice import make_stepper
+from nerfcore.training.inner_rates import InnerRates
 from nerfcore.training.learner import Learner, psnr_of
 from nerfcore.training.pixels import PixelSampler, RayBatch
 from nerfcore.training.schedule import decay, training_sampling
 from nerfcore.training.settings import TrainSettings
 from nerfcore.training.start import continued_scene, first_scene
-from nerfcore.training.steppers import FomamlStepper, JointStepper, Stepper
 from nerfcore.training.validation import batch_mse
 
 OCCUPANCY_EVERY = 16
 OCCUPANCY_WARM_UP = 64
 OCCUPANCY_CELLS = 4096
 VALIDATION_RAYS = 16384
+INNER_RATES = "inner_rates"
 
 OnProgress = Callable[[dict[str, Any]], None]
 
@@ -97,7 +98,7 @@ class _Run:
         self.on_progress = on_progress
         self.rng = np.random.default_rng(settings.seed)
         self.first_step = 0
-        self.used_before_s = 0.0
+        self.used_before_s, self.rays = 0.0, 0
         self.scene = self._scene(dataset, partition, store, start)
         on_progress({"event": "model", **self.scene.computation()})
         self.learner = Learner(self.scene, self.rng)
@@ -107,7 +108,11 @@ class _Run:
             self.first_step = int(manifest["step"])
             if settings.same_run:
                 self.used_before_s = float(manifest["extra"].get("used_s", 0.0))
-        self.stepper = self._stepper(dataset, partition, store)
+                self.rays = int(manifest["extra"].get("rays", 0))
+        factors = self._inner_rates(start)
+        self.stepper = make_stepper(
+            self.learner, dataset, partition, settings, store, self.rng, factors
+        )
         self.validation = self._validation(dataset)
         self.checkpoints = CheckpointStore(folder, settings.keep_checkpoints)
         self.psnr: float | None = None
@@ -120,16 +125,15 @@ class _Run:
             return first_scene(dataset, partition, self.settings, store)
         return continued_scene(dataset, self.settings, store, start)
 
-    def _stepper(self, dataset: Dataset, partition: Partition, store: ImageStore) -> Stepper:
-        s = self.settings
-        if s.algo == "joint":
-            return JointStepper(self.learner, PixelSampler(store, self.rng), s)
-        if dataset.points is not None:
-            ground = float(np.median(dataset.points.xyz[:, 0]))
-        else:
-            ground = float(partition.aabb[1, 0])
-        cells = ground_cells(store, partition, ground, s.cell_dim)
-        return FomamlStepper(self.learner, EpisodeSampler(store, cells, self.rng), s)
+    def _inner_rates(self, start: Path | None) -> InnerRates | None:
+        """Learned inner rates, those of the start where it has some; None if not wished for."""
+        if not self.settings.learn_inner_rates:
+            return None
+        count, layout = len(self.scene.partition), self.scene.architecture.layout
+        stored = None if start is None else read_manifest(start)["extra"].get(INNER_RATES)
+        if stored is None:
+            return InnerRates(count, layout)
+        return InnerRates.from_json(stored, count, layout)
 
     def _validation(self, dataset: Dataset) -> RayBatch | None:
         s = self.settings
@@ -141,7 +145,7 @@ class _Run:
     def until_done(self, should_stop: Callable[[], bool]) -> TrainResult:
         s = self.settings
         self.began_s = self.reported_s = time.monotonic()
-        self.rays = self.rays_reported = 0
+        self.rays_reported = self.rays
         step, stopped = self.first_step, False
         while step < s.outer_steps and self._progress(step) < 1.0:
             if should_stop():
@@ -159,10 +163,12 @@ class _Run:
 
     def _progress(self, step: int) -> float:
         s = self.settings
-        used = 0.0
+        shares = [step / max(1, s.outer_steps)]
         if s.time_limit_s is not None:
-            used = self._used_s() / s.time_limit_s
-        return max(step / max(1, s.outer_steps), used)
+            shares.append(self._used_s() / s.time_limit_s)
+        if s.max_rays is not None:
+            shares.append(self.rays / s.max_rays)
+        return max(shares)
 
     def _used_s(self) -> float:
         """Seconds of training so far, those of interrupted attempts included."""
@@ -173,9 +179,10 @@ class _Run:
         progress = self._progress(step)
         factor = decay(progress, s.decay_factor)
         self.learner.sampling = training_sampling(self.scene.sampling, progress)
-        report = self.stepper.step(s.rates.scaled(factor))
+        report = self.stepper.step(s.rates.scaled(factor), factor)
         self.rays += report.rays
-        if s.sampling.use_occupancy and step % OCCUPANCY_EVERY == 0 and step >= OCCUPANCY_WARM_UP:
+        every, warm_up = (OCCUPANCY_EVERY, OCCUPANCY_WARM_UP) if s.algo == "joint" else (1, 4)
+        if s.sampling.use_occupancy and step % every == 0 and step >= warm_up:
             grid = self.scene.occupancy
             grid.update(self.scene.densities, self.scene.sampling.step_m, OCCUPANCY_CELLS, self.rng)
         if (step + 1) % s.print_step == 0:
@@ -197,6 +204,7 @@ class _Run:
                 "loss": mse if math.isfinite(mse) else None,
                 "train_psnr": psnr_of(mse) if math.isfinite(mse) else None,
                 "psnr": self.psnr,
+                "rays": self.rays,
                 "rays_per_s": rate,
                 "samples_per_ray": samples_a_ray,
                 "occupied": self.scene.occupancy.share(),
@@ -214,7 +222,13 @@ class _Run:
 
     def _save(self, step: int) -> Path:
         optimisers = (self.learner.adams, self.learner.background_adam)
-        extra = {"algo": self.settings.algo, "rays": self.rays, "used_s": self._used_s()}
+        extra: dict[str, Any] = {
+            "algo": self.settings.algo,
+            "rays": self.rays,
+            "used_s": self._used_s(),
+        }
+        if self.stepper.factors is not None:
+            extra[INNER_RATES] = self.stepper.factors.to_json()
         path = self.checkpoints.save(self.scene, step, self.psnr, extra, optimisers)
         self.on_progress(
             {"event": "checkpoint", "step": step, "path": str(path), "psnr": self.psnr}

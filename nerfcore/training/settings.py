@@ -5,8 +5,9 @@ from typing import Literal
 
 from nerfcore.settings import BackendName, ModelSettings
 from nerfcore.training.learner import Rates
+from nerfcore.training.parts import Part
 
-Algorithm = Literal["joint", "fomaml"]
+Algorithm = Literal["joint", "fomaml", "maml", "reptile"]
 
 
 @dataclass(frozen=True)
@@ -34,15 +35,20 @@ class TrainSettings:
     """One training run.
 
     Attributes:
-        algo: "joint" trains all experts on all rays; "fomaml" meta-trains on ground cells.
+        algo: "joint" trains all experts on all rays; the others meta-train on ground cells (see
+            `steppers` and `second_order`).
         model, sampling: see there.
         rates: Adam's rates at the start; they fall by `decay_factor` over the run.
         outer_steps: steps; time_limit_s: stop cleanly after this long (with
             `same_run` earlier attempts count), None = never.
+        max_rays: stop after so many rays, inner loops counted (with `same_run` those of earlier
+            attempts too), None = never.
         batch_rays: rays of a joint step.
         support_rays, query_rays: rays of an episode's two parts.
         tasks: episodes an expert in one outer step.
-        inner_steps, inner_lr: inner loop.
+        inner_steps, inner_lr: inner loop; adapt: what it may change.
+        learn_inner_rates: learn factors on the inner rates by groups (fomaml and maml).
+        reptile_step: share of the way to the adapted weights, falls as the rates do.
         cell_dim: ground cells along each side of an expert.
         save_step, eval_step, print_step: every so many steps.
         max_val_images: images scored at eval_step.
@@ -60,12 +66,16 @@ class TrainSettings:
     decay_factor: float = 10.0
     outer_steps: int = 20000
     time_limit_s: float | None = None
+    max_rays: int | None = None
     batch_rays: int = 4096
     support_rays: int = 4000
     query_rays: int = 2000
     tasks: int = 3
     inner_steps: int = 8
     inner_lr: float = 0.015
+    adapt: Part = "all"
+    learn_inner_rates: bool = False
+    reptile_step: float = 1.0
     cell_dim: int = 5
     save_step: int = 1000
     eval_step: int = 200

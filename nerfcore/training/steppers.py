@@ -1,9 +1,10 @@
-"""The two ways to take a training step: joint, and first-order meta-learning (FOMAML).
+"""The first-order ways to take a training step: joint, FOMAML and Reptile.
 
-FOMAML (Finn et al. 2017, first-order): for each expert and task, copy the expert, adapt the copy on
-the support rays, and apply the query rays' gradient *at the copy* to the expert. The inner loop
-adapts what test time adapts (table and MLPs) with the optimiser test time uses (Adam): `inner_lr`
-is the table's rate, the MLPs' rates keep their ratio to it.
+FOMAML (Finn et al. 2017, first-order): for each expert and task, adapt a copy of the expert on the
+support rays, and apply the query rays' gradient *at the copy* to the expert.
+Reptile (Nichol et al. 2018): adapt copies, one step on each of `inner_iter` batches of a task, and
+move the expert by a share of the way to the copies' mean: theta += step * mean(phi - theta).
+Tasks are ground cells. The inner loop adapts what test time adapts, as test time does.
 """
 
 from dataclasses import dataclass
@@ -11,11 +12,13 @@ from typing import Protocol
 
 import numpy as np
 
-from nerfcore.field.parameters import Parameters, zeros_like
-from nerfcore.training.adam import Adam
-from nerfcore.training.episodes import EpisodeSampler
+from nerfcore.encoding.splats import Splats
+from nerfcore.field.parameters import zeros_like
+from nerfcore.training.episodes import Episode, EpisodeSampler
+from nerfcore.training.inner_loop import InnerLoop
+from nerfcore.training.inner_rates import InnerRates, rate_gradient
 from nerfcore.training.learner import FastWeights, Learner, Rates
-from nerfcore.training.pixels import PixelSampler, RayBatch
+from nerfcore.training.pixels import PixelSampler
 from nerfcore.training.settings import TrainSettings
 
 
@@ -29,22 +32,30 @@ class StepReport:
 
 
 class Stepper(Protocol):
-    """Takes outer steps of a training run."""
+    """Takes outer steps of a training run.
 
-    def step(self, rates: Rates) -> StepReport:
-        """Take one step with these outer rates."""
+    Attributes:
+        factors: learned inner rates, None where there are none.
+    """
+
+    factors: InnerRates | None
+
+    def step(self, rates: Rates, decay: float) -> StepReport:
+        """Take one step with these outer rates; `decay` falls from 1 over the run as they do."""
         ...
 
 
 class JointStepper:
     """All experts on random rays of all images."""
 
+    factors: InnerRates | None = None
+
     def __init__(self, learner: Learner, pixels: PixelSampler, settings: TrainSettings) -> None:
         self.learner = learner
         self.pixels = pixels
         self.rays = settings.batch_rays
 
-    def step(self, rates: Rates) -> StepReport:
+    def step(self, rates: Rates, decay: float) -> StepReport:
         mse, samples = self.learner.step(self.pixels.draw(self.rays), rates)
         return StepReport(mse, self.rays, samples)
 
@@ -52,43 +63,93 @@ class JointStepper:
 class FomamlStepper:
     """First-order meta-learning over ground cells."""
 
-    def __init__(self, learner: Learner, episodes: EpisodeSampler, settings: TrainSettings) -> None:
+    def __init__(
+        self,
+        learner: Learner,
+        episodes: EpisodeSampler,
+        settings: TrainSettings,
+        factors: InnerRates | None = None,
+    ) -> None:
         self.learner = learner
         self.episodes = episodes
         self.settings = settings
-        like = learner.scene.experts[0]
-        self.fast: Parameters = zeros_like(like)
-        self.inner_store = learner.new_store()
-        self.inner_adam = Adam()
-        self.inner_rates = settings.rates.scaled(settings.inner_lr / settings.rates.encoding)
+        self.factors = factors
+        self.inner = InnerLoop(learner, settings, factors)
 
-    def step(self, rates: Rates) -> StepReport:
+    def step(self, rates: Rates, decay: float) -> StepReport:
         s, learner = self.settings, self.learner
         errors, rays, samples = [], 0, 0
         for expert in self.episodes.experts:
             for _ in range(s.tasks):
                 episode = self.episodes.draw(expert, s.support_rays, s.query_rays)
                 rays += s.inner_steps * len(episode.support) + len(episode.query)
-                samples += self._adapt(episode.expert, episode.support)
-                at_copy = FastWeights(expert, self.fast, learner.store, with_background=True)
-                mse, shaded = learner.gradient(episode.query, at_copy)
+                _, adapted = self.inner.adapt(expert, [episode.support] * s.inner_steps)
+                mse, shaded = self._query(episode)
                 errors.append(mse)
-                samples += shaded
+                samples += adapted + shaded
         learner.apply_or_reject(errors, rates)
         return StepReport(float(np.mean(errors)), rays, samples)
 
-    def _adapt(self, expert: int, support: RayBatch) -> int:
-        """Make `self.fast` the expert adapted to the support rays; return samples shaded."""
+    def _query(self, episode: Episode) -> tuple[float, int]:
+        """Add the query's gradient at the adapted copy to the learner's store."""
+        inner, expert, store = self.inner, episode.expert, self.learner.store
+        if self.factors is None:
+            at_copy = FastWeights(expert, inner.fast, store, with_background=True)
+            return self.learner.gradient(episode.query, at_copy)
+        at_copy = FastWeights(expert, inner.fast, inner.store, with_background=True)
+        mse, shaded = self.learner.gradient(episode.query, at_copy)
+        if np.isfinite(mse):
+            splats = inner.store.table(expert)
+            found = rate_gradient(self.factors, inner.moved(expert), inner.store.of(expert), splats)
+            self.factors.learn(expert, found)
+            self._hand_over(expert, splats)
+        inner.store.clear()
+        return mse, shaded
+
+    def _hand_over(self, expert: int, splats: Splats | None) -> None:
+        """Add what the inner store gathered to the learner's store."""
+        source, sink = self.inner.store, self.learner.store.sink()
+        for name, value in source.of(expert).items():
+            sink.experts[expert][name].add_(value)
+        for name, value in source.background.items():
+            self.learner.store.background[name].add_(value)
+        if splats is not None:
+            sink.splats.setdefault(expert, []).append(splats)
+        self.learner.store.touched.add(expert)
+
+
+class ReptileStepper:
+    """Reptile over ground cells."""
+
+    factors: InnerRates | None = None
+
+    def __init__(self, learner: Learner, episodes: EpisodeSampler, settings: TrainSettings) -> None:
+        self.learner = learner
+        self.episodes = episodes
+        self.settings = settings
+        self.inner = InnerLoop(learner, settings, None)
+        self._sums = zeros_like(learner.scene.experts[0])
+
+    def step(self, rates: Rates, decay: float) -> StepReport:
+        s, errors, rays, samples = self.settings, [], 0, 0
+        for expert in self.episodes.experts:
+            for value in self._sums.values():
+                value.zero_()
+            own = []
+            for _ in range(s.tasks):
+                batches = self.episodes.draw_batches(expert, s.inner_steps, s.support_rays)
+                mse, shaded = self.inner.adapt(expert, batches, with_background=True)
+                for name, value in self.inner.moved(expert).items():
+                    self._sums[name].add_(value)
+                own.append(mse)
+                rays += sum(len(batch) for batch in batches)
+                samples += shaded
+            if np.isfinite(own).all():
+                self._move(expert, s.reptile_step * decay / s.tasks)
+            errors += own
+        self.learner.apply_or_reject(errors, rates)  # the background's gradient alone
+        return StepReport(float(np.mean(errors)), rays, samples)
+
+    def _move(self, expert: int, share: float) -> None:
         for name, value in self.learner.scene.experts[expert].items():
-            self.fast[name].copy_(value)
-        self.inner_adam.reset()
-        weights = FastWeights(expert, self.fast, self.inner_store)
-        samples = 0
-        for _ in range(self.settings.inner_steps):
-            _, shaded = self.learner.gradient(support, weights)
-            self.learner.descend(
-                self.inner_adam, self.fast, self.inner_store, expert, self.inner_rates
-            )
-            self.inner_store.clear()
-            samples += shaded
-        return samples
+            value.add_(self._sums[name], alpha=share)

@@ -1,0 +1,268 @@
+"""Second-order meta-learning (MAML, Finn et al. 2017): the gradient through the inner loop.
+
+The inner loop is plain gradient descent, theta_{t+1} = theta_t - a_g dL_support/d(theta_t), with a
+rate a_g a group (each level of the table, the density MLP, the colour MLP); the outer gradient is
+dL_query(theta_n)/d(theta_0), through all steps. It is computed in tensor operations with a graph
+over every sample, so it is many times slower than the first-order ways and meant for small tasks.
+
+A plain gradient has no natural scale, so a group's rate is set once, at the expert's first task:
+such that the first step moves the entries that have gradient by the wanted rate (root mean square),
+as Adam's first step would. Learned factors (`inner_rates`) multiply it.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nerfcore.background import background_rgb
+from nerfcore.colour import linear_to_srgb
+from nerfcore.encoding.directions import frequencies, spherical_harmonics
+from nerfcore.encoding.function import hash_encode
+from nerfcore.encoding.grids import HashGrid, NumbaGrid, TorchGrid
+from nerfcore.errors import SettingsError
+from nerfcore.field import reference
+from nerfcore.field.parameters import Parameters
+from nerfcore.sampling.entries import group_by_expert, local_positions
+from nerfcore.sampling.tensor_march import TensorSamples
+from nerfcore.scene import SceneModel
+from nerfcore.tracing.contract import Rays
+from nerfcore.tracing.placing import place_samples
+from nerfcore.tracing.tensor_composite import composite
+from nerfcore.training.episodes import EpisodeSampler
+from nerfcore.training.gradients import GradientStore
+from nerfcore.training.inner_rates import MLPS, InnerRates
+from nerfcore.training.learner import Learner, Rates
+from nerfcore.training.parts import rates_of_part
+from nerfcore.training.pixels import RayBatch
+from nerfcore.training.settings import TrainSettings
+from nerfcore.training.steppers import StepReport
+
+MOST_SAMPLES = 1 << 21
+GroupRates = dict[str, Tensor]
+"""By group: "table" f[L], "sigma" f[], "color" f[]."""
+
+
+class TaskLoss:
+    """The loss of a ray batch as a differentiable function of one expert's parameters.
+
+    Samples are placed once, where the occupancy says; only colours and densities depend on the
+    parameters. All tensors take the parameters' floating type.
+    """
+
+    def __init__(
+        self,
+        scene: SceneModel,
+        expert: int,
+        batch: RayBatch,
+        jitter: np.ndarray,
+        grid: HashGrid | None,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        """Place the samples.
+
+        Args:
+            scene: other experts and the background are taken from it.
+            expert: whose parameters vary.
+            batch: rays and their colours; jitter: f32[R].
+            grid: computes the encoding; None for "vanilla".
+            dtype: of all that is computed.
+
+        Raises:
+            SettingsError: more samples than a graph should hold.
+        """
+        self.scene, self.expert, self.grid, self.dtype = scene, expert, grid, dtype
+        rays = Rays(batch.origins, batch.directions, jitter)
+        traced = scene.traced()
+        found = place_samples(traced, rays)
+        if found.count > MOST_SAMPLES:
+            raise SettingsError(
+                f"support_rays: {len(batch)} rays have {found.count} samples, a second-order step "
+                f'holds at most {MOST_SAMPLES}; use fewer rays or algo "fomaml"'
+            )
+        entries = group_by_expert(found, len(scene.experts), None)
+        self.groups: list[tuple[int, Tensor, Tensor, Tensor]] = []
+        for k in np.flatnonzero(np.diff(entries.starts)):
+            span = slice(int(entries.starts[k]), int(entries.starts[k + 1]))
+            ids = entries.sample_ids[span]
+            points = local_positions(found, ids, rays.origins, rays.directions, *traced.box(int(k)))
+            positions = torch.from_numpy(np.ascontiguousarray(points.T)).to(dtype)
+            weights = torch.from_numpy(entries.weights[span].copy()).to(dtype)
+            self.groups.append((int(k), torch.from_numpy(ids), weights, positions))
+        self.samples = TensorSamples(
+            torch.from_numpy(found.ray_starts), torch.from_numpy(found.ray_ids).long(),
+            torch.from_numpy(found.ts).to(dtype), torch.from_numpy(found.dts).to(dtype),
+            torch.from_numpy(found.owners), torch.from_numpy(found.owner_weights),
+        )  # fmt: skip
+        self.deltas = self.samples.dts * scene.scale_m
+        directions = torch.from_numpy(batch.directions)
+        self.harmonics = spherical_harmonics(directions).to(dtype)
+        self.truth = torch.from_numpy(batch.rgbs).to(dtype)
+
+    def __call__(self, parameters: Parameters, background: Parameters) -> Tensor:
+        """Mean squared error in sRGB, with a graph to whatever requires one."""
+        sigmas = torch.zeros_like(self.deltas)
+        rgbs = sigmas.new_zeros(len(sigmas), 3)
+        for k, ids, weights, positions in self.groups:
+            own = parameters if k == self.expert else self._other(k)
+            if self.grid is None:
+                features = frequencies(positions)
+            else:
+                features = hash_encode(self.grid, positions, own["table"])
+            harmonics = self.harmonics[self.samples.ray_ids[ids]]
+            found = reference.field(own, features, harmonics)
+            sigmas = sigmas.index_add(0, ids, weights * found[0])
+            rgbs = rgbs.index_add(0, ids, weights[:, None] * found[1])
+        rgb, opacity, _ = composite(self.samples, sigmas, rgbs, self.deltas)
+        behind = background_rgb(background, self.scene.settings, self.harmonics)
+        shown = rgb + (1.0 - opacity)[:, None] * behind
+        if self.scene.settings.colour_space == "linear":
+            shown = linear_to_srgb(shown.clamp_min(0.0))
+        return (shown - self.truth).square().mean()
+
+    def _other(self, expert: int) -> Parameters:
+        return {name: value.to(self.dtype) for name, value in self.scene.experts[expert].items()}
+
+
+def descended(
+    parameters: Parameters,
+    gradients: Mapping[str, Tensor],
+    rates: GroupRates,
+    level_rows: Sequence[int],
+) -> Parameters:
+    """One step of gradient descent, out of place; what has no gradient stays.
+
+    Args:
+        rates: rate of each group.
+        level_rows: rows of each level of the table.
+    """
+    out = dict(parameters)
+    for name, gradient in gradients.items():
+        rate = rates[name.split(".")[0]]
+        if name == "table":
+            counts = torch.tensor(level_rows, device=rate.device)
+            rate = rate.repeat_interleave(counts)[:, None]
+        out[name] = parameters[name] - rate * gradient
+    return out
+
+
+def adapted(
+    parameters: Parameters,
+    background: Parameters,
+    loss: TaskLoss,
+    rates: GroupRates,
+    steps: int,
+    level_rows: Sequence[int],
+) -> Parameters:
+    """Parameters after `steps` steps on a task, with a graph to the first ones and the rates."""
+    names = [name for name in parameters if bool((rates[name.split(".")[0]] != 0).any())]
+    fast = parameters
+    for _ in range(steps):
+        found = torch.autograd.grad(
+            loss(fast, background), [fast[name] for name in names], create_graph=True
+        )
+        fast = descended(fast, dict(zip(names, found, strict=True)), rates, level_rows)
+    return fast
+
+
+class MamlStepper:
+    """Second-order meta-learning over ground cells."""
+
+    def __init__(
+        self,
+        learner: Learner,
+        episodes: EpisodeSampler,
+        settings: TrainSettings,
+        factors: InnerRates | None = None,
+    ) -> None:
+        scene = learner.scene
+        if scene.device.type != "cpu":
+            raise SettingsError('algo "maml": runs on the CPU only; use device "cpu" or "fomaml"')
+        self.learner, self.episodes, self.settings = learner, episodes, settings
+        self.factors = factors
+        layout = scene.architecture.layout
+        self.level_rows = np.diff(layout.offsets).tolist() if layout else []
+        self.grid: HashGrid | None = None
+        if layout is not None:
+            torch_grid = settings.backend == "torch"
+            self.grid = TorchGrid(layout) if torch_grid else NumbaGrid(layout)
+        learner.store = GradientStore(scene.experts, scene.background, splats=False)
+        scaled = settings.rates.scaled(settings.inner_lr / settings.rates.encoding)
+        self._wanted = rates_of_part(scaled, settings.adapt).by_name()
+        self._scales: dict[int, dict[str, float]] = {}
+
+    def step(self, rates: Rates, decay: float) -> StepReport:
+        s, learner = self.settings, self.learner
+        errors, rays, samples = [], 0, 0
+        for expert in self.episodes.experts:
+            for _ in range(s.tasks):
+                episode = self.episodes.draw(expert, s.support_rays, s.query_rays)
+                support, query = (
+                    self._loss(expert, episode.support),
+                    self._loss(expert, episode.query),
+                )
+                errors.append(self._learn(expert, support, query))
+                rays += s.inner_steps * len(episode.support) + len(episode.query)
+                samples += s.inner_steps * len(support.deltas) + len(query.deltas)
+        learner.apply_or_reject(errors, rates)
+        return StepReport(float(np.mean(errors)), rays, samples)
+
+    def _loss(self, expert: int, batch: RayBatch) -> TaskLoss:
+        learner = self.learner
+        return TaskLoss(learner.scene, expert, batch, learner.jitter(len(batch)), self.grid)
+
+    def _learn(self, expert: int, support: TaskLoss, query: TaskLoss) -> float:
+        """Add one task's meta-gradient to the learner's store; return the query's error."""
+        scene, store = self.learner.scene, self.learner.store
+        first = {n: v.detach().requires_grad_() for n, v in scene.experts[expert].items()}
+        sky = {n: v.detach().requires_grad_() for n, v in scene.background.items()}
+        if expert not in self._scales:
+            self._scales[expert] = self._calibrated(support, first)
+        logs = self._logs(expert)
+        with torch.enable_grad():
+            fast = adapted(
+                first, scene.background, support, self._rates(expert, logs),
+                self.settings.inner_steps, self.level_rows,
+            )  # fmt: skip
+            error = query(fast, sky)
+            wanted = [*first.values(), *sky.values(), logs]
+            found = torch.autograd.grad(error, wanted, allow_unused=True)
+        mse = float(error.detach())
+        if not np.isfinite(mse):
+            return mse
+        buffers = [*(store.of(expert)[n] for n in first), *(store.background[n] for n in sky)]
+        for buffer, gradient in zip(buffers, found[:-1], strict=True):
+            if gradient is not None:
+                buffer.add_(gradient)
+        store.touched.add(expert)
+        if self.factors is not None and found[-1] is not None:
+            self.factors.learn(expert, found[-1].double().numpy())
+        return mse
+
+    def _logs(self, expert: int) -> Tensor:
+        """Logarithms of the learned factors, f[L + 2]; zeros where none are learned."""
+        count = len(self.level_rows) + len(MLPS)
+        logs = np.zeros(count) if self.factors is None else self.factors.logs[expert]
+        return torch.tensor(logs, dtype=torch.float32, requires_grad=True)
+
+    def _rates(self, expert: int, logs: Tensor) -> GroupRates:
+        levels, scales = len(self.level_rows), self._scales[expert]
+        factors = logs.exp()
+        mlps = {name: factors[levels + i] * scales[name] for i, name in enumerate(MLPS)}
+        return {"table": factors[:levels] * scales["table"], **mlps}
+
+    def _calibrated(self, support: TaskLoss, first: Parameters) -> dict[str, float]:
+        """Rates with which a first step moves entries by the wanted ones."""
+        with torch.enable_grad():
+            error = support(first, self.learner.scene.background)
+            found = torch.autograd.grad(error, list(first.values()))
+        squares: dict[str, list[Tensor]] = {}
+        for name, gradient in zip(first, found, strict=True):
+            squares.setdefault(name.split(".")[0], []).append(gradient[gradient != 0].square())
+        scales = dict.fromkeys(("table", *MLPS), 0.0)
+        for group, parts in squares.items():
+            every = torch.cat(parts)
+            if len(every):
+                scales[group] = self._wanted[group] / float(every.mean().sqrt())
+        return scales
