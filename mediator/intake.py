@@ -10,6 +10,7 @@ import json
 import logging
 import re
 from enum import StrEnum
+from pathlib import Path
 
 from configs import OPS, Job, JobRefused, Roots, canonical_json
 from configs.common import JOB_ID_PATTERN
@@ -18,6 +19,7 @@ from configs.parse import parse_message, spec_hash
 from kafka_utils.consumer import Message
 from mediator.errors import MediatorError
 from mediator.events import DeadLetter, FieldProblem
+from mediator.inheritance import inherit_checkpoints
 from mediator.job_folder import clash_of
 from mediator.ledger import Ledger
 from mediator.peers import Known, SharedMemory
@@ -53,7 +55,7 @@ class Intake:
 
     def __init__(self, ledger: Ledger, roots: Roots, memory: SharedMemory | None = None) -> None:
         self._ledger = ledger
-        self._roots = roots
+        self.roots = roots
         self._memory = memory
 
     def take(self, message: Message, *, may_wait: bool = False) -> Outcome:
@@ -90,23 +92,26 @@ class Intake:
             _log.exception("message %s: unforeseen error", source)
             return self._refuse(source, message, f"unforeseen {type(error).__name__}: {error}", [])
 
-    def take_over(self, watch: Watch, known: Known | None) -> bool:
+    def take_over(self, watch: Watch, known: Known | None, their_logs: str = "") -> bool:
         """Make a job of a mediator that has gone this one's own, as far as its inputs are here.
 
         Args:
             watch: the job.
             known: what the status topic says of it.
+            their_logs: that mediator's log root by its own word; "" when it is not known.
         """
         job_id = watch.job.job_id
         asked = parse_message(watch.job.spec)
         if isinstance(asked, ControlRequest):
             return False
         try:
-            waits_for = check_requirements(asked, self._roots, self._ledger.state_of)
+            waits_for = check_requirements(asked, self.roots, self._ledger.state_of)
         except JobRefused as refusal:
             _log.warning("job %s: its mediator has gone, but it cannot run here: %s",
                          job_id, one_line(refusal.reason))  # fmt: skip
             return False
+        if their_logs:
+            inherit_checkpoints(job_id, Path(their_logs), self.roots)
         self._ledger.accept(
             watch.source,
             dataclasses.replace(watch.job, waits_for=waits_for),
@@ -170,9 +175,9 @@ class Intake:
             return self._refuse_other_spec(source, message, job_id)
         if (elsewhere := self._elsewhere(job_id)) is not None:
             return self._take_foreign(source, message, job, elsewhere)
-        if self._known(job_id) is None and (clash := clash_of(self._roots.logs, job_id)):
+        if self._known(job_id) is None and (clash := clash_of(self.roots.logs, job_id)):
             raise JobRefused.because(clash, "job_id", job_id)
-        waits_for = check_requirements(job, self._roots, self._ledger.state_of)
+        waits_for = check_requirements(job, self.roots, self._ledger.state_of)
         spec, digest = canonical_json(job), spec_hash(job)
         new = NewJob(job_id, job.op, spec, digest, waits_for, job.priority)
         self._ledger.accept(source, new, epoch=self._next_epoch(job_id))

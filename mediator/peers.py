@@ -53,6 +53,7 @@ class _Peer:
     heard_at: float
     left: bool = False
     ready_on: str = ""
+    log_root: str = ""
 
 
 class SharedMemory:
@@ -101,6 +102,11 @@ class SharedMemory:
         peer = self._peers.get(mediator)
         return peer is not None and (peer.left or peer.ready_on == cluster_id)
 
+    def log_root_of(self, mediator: str) -> str:
+        """Give where a mediator says that its log root is; an empty text where it did not."""
+        peer = self._peers.get(mediator)
+        return "" if peer is None else peer.log_root
+
     def expect(self, mediator: str) -> None:
         """Know of a mediator before it is heard."""
         self._peers.setdefault(mediator, _Peer(self._clock()))
@@ -128,6 +134,7 @@ class SharedMemory:
         if record.get("kind") == "mediator":
             peer.left = bool(record.get("left"))
             peer.ready_on = str(record.get("cluster_id"))
+            peer.log_root = str(record.get("log_root") or "")
 
     def _learn(self, job_id: str, sender: str, record: dict[str, Any]) -> str | None:
         try:

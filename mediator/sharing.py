@@ -10,8 +10,8 @@ What is promised, several mediators in one consumer group, each with a log root 
   on the status topic under their owner, and watches them.
 - A mediator is gone when it said goodbye (a clean stop) or when nothing of it came on the status
   topic for its lease (10 s embedded broker, 60 s others; it beats four times a lease while it has
-  unfinished jobs). Then the watcher claims its jobs under the next epoch. They begin anew, from
-  their last checkpoint where `checkpoint_path` names one on shared storage.
+  unfinished jobs). Then the watcher claims its jobs under the next epoch. They go on from
+  their last checkpoint where storage is shared (`inheritance`), else they begin anew.
 - A mediator that was merely cut off or paused reads the status topic to its end before it publishes
   anything again; a job with a higher epoch is no longer its own: the runner is ended and nothing of
   it is told. One message that a paused client had handed to librdkafka already can still go out;
@@ -265,6 +265,7 @@ class Sharing:
             "pid": os.getpid(),
             "cluster_id": line.cluster_id if self._told_all else "",
             "left": left,
+            "log_root": str(self._intake.roots.logs.resolve()),
         }
         try:
             key = MEDIATOR_KEY + self._memory.me
@@ -312,7 +313,8 @@ class Sharing:
                 known.mediator != self._memory.me
                 and self._memory.is_gone(known.mediator, self._lease_s)
             ):
-                self._intake.take_over(watch, known)
+                their_logs = "" if known is None else self._memory.log_root_of(known.mediator)
+                self._intake.take_over(watch, known, their_logs)
 
 
 def _unconcerned(reason: str | None) -> None:

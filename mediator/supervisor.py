@@ -4,6 +4,7 @@
 changes, so a transaction that fails for want of disk space is simply tried again on the next tick.
 """
 
+import errno
 import logging
 import time
 import uuid
@@ -340,7 +341,8 @@ class Supervisor:
             prepare(folder, job.spec, job.attempt)
         except OSError as error:
             reason = f"the job's folder {folder.root} cannot be written: {error}"
-            self._settle(job_id, Verdict(JobState.FAILED, reason), None)
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            self._settle(job_id, Verdict(JobState.FAILED, reason, may_heal=full), None)
             return
         token = uuid.uuid4().hex
         attempt = self._ledger.begin_run(job_id, slot.name, token)

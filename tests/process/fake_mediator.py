@@ -17,12 +17,16 @@ def _seconds(options: dict[str, str], name: str) -> float | None:
     return float(options[name]) if name in options else None
 
 
+def _path(options: dict[str, str], name: str) -> Path | None:
+    return Path(options[name]) if name in options else None
+
+
 def main() -> int:
     """Serve until a signal; return the exit code."""
     project, broker, *pairs = sys.argv[1:]
     options = dict(pair.split("=", 1) for pair in pairs)
     settings = Settings(
-        roots=Roots.below(Path(project)),
+        roots=Roots.below(Path(project), None, _path(options, "logs")),
         slots=make_slots((), int(options.get("slots", 1)), 1),
         topic=options.get("topic", "nerfConfigs"),
         group_id=f"group of {options.get('topic')}",

@@ -4,7 +4,8 @@ Behaviours are words with an optional number, joined by "+": `sleep:2` works for
 and ends early by SIGTERM, `deaf` ignores SIGTERM, `grandchild` leaves a process behind, `escapee`
 leaves one behind in a session of its own, `exit:N` ends with that code and no files, `fail` writes
 failure.json, `noresult` ends well without a result, `garbage` writes a broken progress line,
-`hold:PATH` works until that file exists.
+`hold:PATH` works until that file exists, `saves` leaves a checkpoint at the beginning; one that is
+there already is named in the log.
 """
 
 import json
@@ -38,6 +39,12 @@ def main() -> int:
         progress.flush()
 
     print("fake runner at work", flush=True)
+    if (folder / "checkpoints/index.json").exists():
+        print("going on from", (folder / "checkpoints/index.json").read_text(), flush=True)
+    elif "saves" in words:
+        (folder / "checkpoints/step1").mkdir(parents=True)
+        (folder / "checkpoints/step1/weights").write_text("1")
+        (folder / "checkpoints/index.json").write_text('{"last": "step1"}')
     tell(event="progress", phase="train", step=1, total=2, loss=float("nan"))
     if "garbage" in words:
         progress.write("{broken\n")

@@ -74,7 +74,7 @@ class Bench:
     def __init__(self, project: Path, address: str, logs: Path | None = None) -> None:
         self.project = project
         self.logs = logs or project / "logs"
-        self.stderr = self.logs.parent / "stderr.txt"
+        self.stderr = project / "stderr.txt"
         self.address = address
         name = f"jobs-{project.name[-40:]}-{time.monotonic_ns()}"
         self.settings = KafkaSettings(address, jobs_topic=name, dlq_topic=f"{name}.dlq",

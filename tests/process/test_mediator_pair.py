@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 from collections import Counter
@@ -18,8 +19,8 @@ class Two:
     """Two benches on one topic: each has its own log root, both see the same data."""
 
     def __init__(self, folder: Path, address: str) -> None:
-        self.one = Bench(folder / "one", address)
-        self.two = Bench(folder / "two", address)
+        self.one = Bench(folder / "one", address, folder / "fleet/one")
+        self.two = Bench(folder / "two", address, folder / "fleet/two")
         self.two.settings = self.one.settings
 
     @property
@@ -29,7 +30,10 @@ class Two:
 
     def start(self, **options: object) -> list[subprocess.Popen[str]]:
         """Start both and wait until they know of each other."""
-        mediators = [bench.start_and_listen(lease_s=LEASE_S, **options) for bench in self.both]
+        mediators = [
+            bench.start_and_listen(lease_s=LEASE_S, logs=bench.logs, **options)
+            for bench in self.both
+        ]
         for bench in self.both:
             wait_for("company", lambda bench=bench: "serves topic" in bench.log())
             wait_for("part", lambda bench=bench: _partitions(bench.log()) in (1, 2, 3))
@@ -86,13 +90,17 @@ def test_jobs_are_shared_and_copies_run_once(two: Two) -> None:
     assert all(any(bench.job(name) for name in names) for bench in two.both)
 
 
-def test_jobs_of_a_mediator_that_vanished_run_elsewhere(two: Two) -> None:
-    """Running and queued ones; when it comes back, it gives way without a word."""
+@pytest.mark.parametrize("disk", ["kept", "lost"])
+def test_jobs_of_a_mediator_that_vanished_run_elsewhere(two: Two, disk: str) -> None:
+    """Running and queued ones; when it comes back, with or without its disk, it gives way.
+
+    From the last checkpoint where it can be reached.
+    """
     mediators = two.start(max_attempts=9)
     names = [f"j{number}" for number in range(6)]
     go = two.one.project / "go"
     for name in names:
-        two.one.send(base(name, f"hold:{go}"), key=name)
+        two.one.send(base(name, f"saves+hold:{go}"), key=name)
     wait_for("accepted", lambda: all(two.owner(name) for name in names))
     lost, kept = two.both
     theirs = [name for name in names if lost.job(name)]
@@ -101,14 +109,21 @@ def test_jobs_of_a_mediator_that_vanished_run_elsewhere(two: Two) -> None:
     for name in theirs:
         for pid in lost.runs(name):
             os.kill(pid, signal.SIGKILL)
+    begun = [name for name in theirs if lost.runs(name)]
+    if disk == "lost":
+        shutil.rmtree(lost.logs)
     wait_for("taken over", lambda: all(kept.job(name) for name in theirs), 40)
-    lost.start(lease_s=LEASE_S, max_attempts=9)
-    wait_for("gave way", lambda: lost.log().count("given up here") >= len(theirs), 40)
+    lost.start_and_listen(lease_s=LEASE_S, logs=lost.logs, max_attempts=9)
+    if disk == "kept":
+        wait_for("gave way", lambda: lost.log().count("given up here") >= len(theirs), 40)
     go.write_text("")
     wait_for("done", lambda: all(kept.state_is(name, "succeeded") for name in names), 60)
     wait_for("told", lambda: all(_ends(two.one, name) for name in names), 30)
     assert all(_ends(two.one, name) == ["succeeded"] for name in names)
     assert all(kept.job(name).epoch == (2 if name in theirs else 1) for name in names)
+    for name in names:
+        went_on = "going on from" in (kept.logs / name / "runner.log").read_text()
+        assert went_on == (disk == "kept" and name in begun)
 
 
 def test_a_mediator_cut_off_for_long_is_fenced(two: Two) -> None:
