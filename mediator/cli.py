@@ -23,9 +23,18 @@ from kafka_utils.errors import KafkaSettingsError, KafkaUtilsError
 from kafka_utils.settings import DEFAULT_JOBS_TOPIC, check_bootstrap, check_topic, load_properties
 from mediator.assembly import Settings, serve, topics_of
 from mediator.checks import check_all
-from mediator.commands import ask, connect, describe, follow_log, known_job
+from mediator.commands import (
+    ask,
+    changed_fields,
+    connect,
+    describe,
+    follow_log,
+    known_job,
+    log_of,
+)
 from mediator.errors import MediatorError, SettingsError
-from mediator.jobs_table import as_json, print_table
+from mediator.jobs_table import as_json, local_time, print_table
+from mediator.latest import latest_progress
 from mediator.ledger import Ledger
 from mediator.limits import Limits
 from mediator.slots import make_slots, parse_devices
@@ -59,10 +68,9 @@ LogRoot = Annotated[
 
 
 def arguments_with_command(given: list[str]) -> list[str]:
-    """Give the arguments with `run` in front where they name no subcommand."""
-    names = {command.name or getattr(command.callback, "__name__", "") for command in
-             app.registered_commands}  # fmt: skip
-    return given if given[:1] == ["--help"] or set(given[:1]) & names else ["run", *given]
+    """Give the arguments with `run` in front where they begin with an option of it."""
+    first = given[0] if given else "--"
+    return ["run", *given] if first.startswith("-") and first != "--help" else given
 
 
 @app.command()
@@ -153,7 +161,11 @@ def jobs(
 ) -> None:
     """List the jobs the ledger knows, in the order they came."""
     console = Console(width=None if sys.stdout.isatty() else PIPE_COLUMNS)
-    with _ledger(project_root, log_root) as (ledger, _):
+    with _ledger(project_root, log_root) as (ledger, logs):
+
+        def progress(job_id: str) -> str:
+            return latest_progress(JobFolder(logs / job_id).progress)
+
         while True:
             found = ledger.jobs(*(state or ()))
             if watch and console.is_terminal:
@@ -161,7 +173,7 @@ def jobs(
             if as_json_text:
                 typer.echo(as_json(found))
             else:
-                print_table(found, console)
+                print_table(found, console, progress)
             if not watch:
                 return
             time.sleep(WATCH_S)
@@ -183,29 +195,37 @@ def show(
         return
     history, spec = record.pop("history"), record.pop("spec")
     for name, value in record.items():
-        if value not in (None, []):
-            typer.echo(f"{name:14} {', '.join(value) if isinstance(value, list) else value}")
+        if value not in (None, [], ""):
+            shown = ", ".join(value) if isinstance(value, list) else value
+            typer.echo(f"{name:14} {local_time(value) if name.endswith('_at') else shown}")
+    typer.echo("history")
     for row in history:
         reason = f"  {row['reason']}" if row["reason"] else ""
-        typer.echo(f"  {row['time']}  attempt {row['attempt']}  {row['state']}{reason}")
-    typer.echo(f"spec {json.dumps(spec)}")
+        when = local_time(row["time"])
+        typer.echo(f"  {when}  attempt {row['attempt']}  {row['state']}{reason}")
+    typer.echo("spec, as far as it differs from the defaults (all of it: --json)")
+    for name, value in changed_fields(spec).items():
+        typer.echo(f"  {name} = {json.dumps(value)}")
 
 
 @app.command()
 def logs(
     job_id: JobArgument,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="until the job ends")] = False,
+    attempt: Annotated[
+        int | None, typer.Option(min=1, help="an earlier attempt's; default the latest")
+    ] = None,
     log_root: LogRoot = None,
     project_root: ProjectRoot = Path(),
 ) -> None:
     """Print what a job's runner wrote."""
     with _ledger(project_root, log_root) as (ledger, folder):
-        known_job(ledger, job_id)
+        path = log_of(JobFolder(folder / job_id), known_job(ledger, job_id), attempt)
 
         def ended() -> bool:
             return known_job(ledger, job_id).state in ENDED
 
-        for text in follow_log(JobFolder(folder / job_id).runner_log, ended, follow=follow):
+        for text in follow_log(path, ended, follow=follow):
             typer.echo(text, nl=False)
 
 

@@ -4,12 +4,14 @@ What is looked at is the ledger and the job's folder; what is asked for is publi
 topic, so that it is as durable as a job, and reaches whichever mediator has it.
 """
 
+import difflib
 import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from configs import OPS
 from configs.artifacts import BROKER_FILE, JobFolder
 from kafka_utils.admin import wait_for_broker
 from kafka_utils.discovery import find_broker
@@ -17,9 +19,10 @@ from kafka_utils.errors import BrokerUnreachableError
 from kafka_utils.producer import Producer
 from kafka_utils.settings import KafkaSettings, topics_for
 from mediator.errors import MediatorError
+from mediator.latest import latest_progress
 from mediator.ledger import Ledger
 from mediator.records import JobRecord
-from mediator.states import ENDED
+from mediator.states import ENDED, JobState
 
 BROKER_WAIT_S = 5.0
 FOLLOW_S = 0.25
@@ -35,7 +38,9 @@ def known_job(ledger: Ledger, job_id: str) -> JobRecord:
     job = ledger.job(job_id)
     if job is not None:
         return job
-    close = [other.job_id for other in ledger.jobs() if job_id in other.job_id][:5]
+    names = [other.job_id for other in ledger.jobs()]
+    close = [name for name in names if job_id in name][:5]
+    close = close or difflib.get_close_matches(job_id, names, cutoff=0.5)
     hint = f"; did you mean {', '.join(close)}?" if close else "; see `mediator jobs`"
     raise MediatorError(f"job {job_id}: not in this ledger{hint}")
 
@@ -49,6 +54,7 @@ def describe(ledger: Ledger, job: JobRecord, folder: JobFolder) -> dict[str, Any
         "op": job.op,
         "state": job.state,
         "reason": job.reason,
+        "progress": latest_progress(folder.progress) if job.state is JobState.RUNNING else "",
         "attempt": job.attempt,
         "epoch": job.epoch,
         "failures": job.failures,
@@ -66,6 +72,32 @@ def describe(ledger: Ledger, job: JobRecord, folder: JobFolder) -> dict[str, Any
         "history": ledger.history(job.job_id),
         "spec": json.loads(job.spec),
     }
+
+
+def changed_fields(spec: dict[str, Any]) -> dict[str, Any]:
+    """Give the fields of a spec that differ from their defaults."""
+    fields = OPS[spec["op"]].model_fields if spec.get("op") in OPS else {}
+    return {
+        name: value
+        for name, value in spec.items()
+        if name not in fields or fields[name].is_required() or fields[name].default != value
+    }
+
+
+def log_of(folder: JobFolder, job: JobRecord, attempt: int | None) -> Path:
+    """Give the log of an attempt; of the latest where none is named.
+
+    Raises:
+        MediatorError: there was no such attempt.
+    """
+    if attempt is None or attempt == job.attempt:
+        return folder.runner_log
+    path = folder.attempts / str(attempt) / folder.runner_log.name
+    if not path.is_file():
+        raise MediatorError(
+            f"job {job.job_id}: no log of attempt {attempt}; it had {job.attempt} so far"
+        )
+    return path
 
 
 def follow_log(path: Path, ended: Callable[[], bool], *, follow: bool) -> Iterator[str]:

@@ -35,7 +35,11 @@ def test_show_logs_cancel_and_retry(bench: Bench) -> None:
     shown = json.loads(command(bench, "show", "a", "--json").stdout)
     assert [row["state"] for row in shown["history"]] == ["queued", "running", "failed"]
     assert shown["spec"]["dataset"] == "fail" and "runner.log" in shown["files"]
-    assert "image 7 is missing" in command(bench, "show", "a").stdout
+    shown = command(bench, "show", "a").stdout
+    assert "image 7 is missing" in shown and '  dataset = "fail"' in shown
+    assert "log2_hashmap_size" not in shown  # as by default
+    typo = command(bench, "show", "aa")
+    assert typo.returncode == 1 and "did you mean a?" in typo.stderr
     assert command(bench, "logs", "a").stdout == "fake runner at work\n"
     assert asked(bench, "retry", "a").returncode == 0
     wait_for("again", lambda: len(bench.runs("a")) == 2)
@@ -45,6 +49,9 @@ def test_show_logs_cancel_and_retry(bench: Bench) -> None:
     assert said.returncode == 0 and "asked to cancel job b" in said.stdout
     bench.wait_state("b", "cancelled")
     assert command(bench, "logs", "b", "-f").returncode == 0
+    assert command(bench, "logs", "a", "--attempt", "1").stdout == "fake runner at work\n"
+    beyond = command(bench, "logs", "a", "--attempt", "9")
+    assert beyond.returncode == 1 and "it had 2 so far" in beyond.stderr
     missing = command(bench, "show", "nobody")
     assert missing.returncode == 1 and "not in this ledger" in missing.stderr
     wrong = asked(bench, "cancel", "../x")
@@ -56,6 +63,8 @@ def test_logs_follow_until_the_end(bench: Bench) -> None:
     bench.start_and_listen()
     bench.train("a", f"hold:{bench.project / 'go'}")
     bench.wait_runs("a")
+    listed = command(bench, "jobs").stdout
+    assert "train 1/2" in listed and "train 1/2" in command(bench, "show", "a").stdout
     timer = threading.Timer(0.5, (bench.project / "go").write_text, [""])
     timer.start()
     assert command(bench, "logs", "a", "--follow").stdout == "fake runner at work\n"

@@ -64,6 +64,7 @@ def test_jobs_are_listed(tmp_path: Path) -> None:
         (["--log-root", "file/logs"], "--log-root"),
         (["--cleanup", "--log-root", "."], "only logs"),
         (["--colour"], "No such option"),
+        (["job"], "No such command"),
     ],
 )
 def test_wrong_usage_is_one_line_and_exit_code_2(tmp_path: Path, arguments, words: str) -> None:
