@@ -18,7 +18,7 @@ from nerfcore.city.town import Town, build_town
 Array = NDArray[np.float64]
 
 
-@pytest.fixture(scope="module", params=[Event.COLLAPSE, Event.FLOOD])
+@pytest.fixture(scope="module", params=[Event.COLLAPSE, Event.FLOOD, Event.FIRE])
 def town(request: pytest.FixtureRequest) -> Town:
     return build_town(CitySettings(seed=3, blocks=2, event=request.param))
 
