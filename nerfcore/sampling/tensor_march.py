@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nerfcore.sampling.march import MAX_OWNERS, MarchScene, Samples
+from nerfcore.sampling.march import Samples
+from nerfcore.sampling.tensor_routing import DeviceScene, owners_of
 
 BLOCK_STEPS = 32
-ROUTED_PAIRS = 1 << 22
 MAX_STRETCHES = 3
 
 
@@ -49,30 +49,6 @@ class TensorSamples:
             self.owners.cpu().numpy().astype(np.int16),
             self.owner_weights.cpu().numpy(),
         )
-
-
-@dataclass(frozen=True)
-class _Scene:
-    """A `MarchScene` on a device."""
-
-    aabb: Tensor
-    centroids: Tensor
-    mins: Tensor
-    maxs: Tensor
-    cells: Tensor
-    offsets: Tensor
-    dims: Tensor
-    margin: float
-    first_axis: int
-
-    @staticmethod
-    def of(scene: MarchScene, device: torch.device) -> "_Scene":
-        arrays = (
-            scene.aabb, scene.centroids, scene.box_mins, scene.box_maxs,
-            scene.cells, scene.cell_offsets, scene.cell_dims,
-        )  # fmt: skip
-        tensors = [torch.tensor(np.ascontiguousarray(a)).to(device) for a in arrays]
-        return _Scene(*tensors, margin=float(scene.margin), first_axis=scene.first_axis)
 
 
 @dataclass(frozen=True)
@@ -119,7 +95,7 @@ def box_interval(
 
 
 def tensor_march(
-    scene: MarchScene,
+    scene: DeviceScene,
     origins: Tensor,
     directions: Tensor,
     jitter: Tensor,
@@ -131,18 +107,17 @@ def tensor_march(
     max_samples: int,
 ) -> TensorSamples:
     """Place samples along rays f32[R, 3] of one device; arguments as in `sampling.march.march`."""
-    routed = _Scene.of(scene, origins.device)
-    begins, ends = box_interval(origins, directions, routed.aabb, near, far)
+    begins, ends = box_interval(origins, directions, scene.aabb, near, far)
     stretches = torch.ones_like(begins)
     walk = _Walk(origins, directions, jitter, begins, ends, stretches, step, growth)
-    found = _walk(routed, walk)
+    found = _walk(scene, walk)
     counts = torch.bincount(found[0], minlength=len(origins))
     for _ in range(MAX_STRETCHES):
         over = (counts > max_samples).nonzero()[:, 0]
         if not len(over):
             break
         stretches[over] *= counts[over].float() / max_samples * 1.02
-        again = _walk(routed, walk.of(over, stretches[over]))
+        again = _walk(scene, walk.of(over, stretches[over]))
         kept = (counts <= max_samples)[found[0]]
         found = _joined([tuple(v[kept] for v in found), (over[again[0]], *again[1:])])
         counts = torch.bincount(found[0], minlength=len(origins))
@@ -166,7 +141,7 @@ def _packed(found: _Found, counts: Tensor, max_samples: int) -> TensorSamples:
     return TensorSamples(starts, ids, ts, dts, owners, weights)
 
 
-def _walk(scene: _Scene, walk: _Walk) -> _Found:
+def _walk(scene: DeviceScene, walk: _Walk) -> _Found:
     """All occupied samples of the rays, without a cap."""
     t = walk.begins
     blocks = []
@@ -185,46 +160,10 @@ def _walk(scene: _Scene, walk: _Walk) -> _Found:
     return _joined(blocks)
 
 
-def _occupied(scene: _Scene, walk: _Walk, ts: Tensor, dts: Tensor, inside: Tensor) -> _Found:
+def _occupied(scene: DeviceScene, walk: _Walk, ts: Tensor, dts: Tensor, inside: Tensor) -> _Found:
     """The samples [R, steps] that lie inside and in occupied cells."""
     rays, steps = inside.nonzero(as_tuple=True)
     ts, dts = ts[rays, steps], dts[rays, steps]
-    parts = []
-    for part in torch.arange(len(rays), device=rays.device).split(
-        max(1, ROUTED_PAIRS // len(scene.centroids))
-    ):
-        ids = rays[part]
-        points = walk.origins[ids] + ts[part, None] * walk.directions[ids]
-        owners, weights, occupied = _owners(scene, points)
-        picked = part[occupied]
-        parts.append((rays[picked], ts[picked], dts[picked], owners[occupied], weights[occupied]))
-    ids, ts, dts, owners, weights = (torch.cat(values) for values in zip(*parts, strict=True))
-    return ids, ts, dts, owners, weights
-
-
-def _owners(scene: _Scene, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Experts i64[N, MAX_OWNERS] of points f32[N, 3], their weights, and which are occupied."""
-    away = points[:, None, :] - scene.centroids
-    square = away[..., scene.first_axis :].square().sum(-1)
-    nearest = square.amin(1, keepdim=True)
-    reach = scene.margin * nearest.sqrt()
-    unit = (points[:, None, :] - scene.mins) / (scene.maxs - scene.mins)
-    # not reach.square(): rounded, it may miss the nearest expert itself where the margin is 1
-    near = square <= scene.margin**2 * nearest
-    chosen = near & (unit >= 0).all(-1) & (unit < 1).all(-1)
-    slots = chosen.cumsum(1) - 1
-    rows, experts = (chosen & (slots < MAX_OWNERS)).nonzero(as_tuple=True)
-    slots = slots[rows, experts]
-    owners = torch.full((len(points), MAX_OWNERS), -1, device=points.device)
-    weights = points.new_zeros(len(points), MAX_OWNERS)
-    owners[rows, slots] = experts
-    distances = square[rows, experts].sqrt()
-    raw = (reach[rows, 0] / distances - 1.0).clamp_min(1e-6)
-    weights[rows, slots] = torch.where(distances > 0, raw, 1e-6)
-    weights = weights / weights.sum(1, keepdim=True).clamp_min(1e-30)
-    dims = scene.dims[experts].long()
-    cell = (unit[rows, experts] * dims).long()
-    index = (cell[:, 0] * dims[:, 1] + cell[:, 1]) * dims[:, 2] + cell[:, 2]
-    occupied = torch.zeros(len(points), dtype=torch.bool, device=points.device)
-    occupied[rows[scene.cells[scene.offsets[experts] + index] != 0]] = True
-    return owners, weights, occupied
+    points = walk.origins[rays] + ts[:, None] * walk.directions[rays]
+    owners, weights, occupied = owners_of(scene, points)
+    return rays[occupied], ts[occupied], dts[occupied], owners[occupied], weights[occupied]

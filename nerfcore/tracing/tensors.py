@@ -20,7 +20,9 @@ from nerfcore.encoding.directions import frequencies, spherical_harmonics
 from nerfcore.encoding.grids import HashGrid
 from nerfcore.field import reference
 from nerfcore.field.parameters import Architecture, Parameters
+from nerfcore.sampling.march import MarchScene
 from nerfcore.sampling.tensor_march import TensorSamples, tensor_march
+from nerfcore.sampling.tensor_routing import DeviceScene
 from nerfcore.tracing.contract import Gradients, LossReport, Rays, TracedRays, TracedScene
 from nerfcore.tracing.tensor_composite import composite, transmittance
 
@@ -86,6 +88,7 @@ class TensorTracer:
         self.architecture = architecture
         self.device = device
         self.grid = grid
+        self._scene: DeviceScene | None = None
 
     @torch.no_grad()
     def densities(
@@ -181,7 +184,7 @@ class TensorTracer:
         s = scene.sampling
         origins, directions = self._tensor(rays.origins), self._tensor(rays.directions)
         samples = tensor_march(
-            scene.march,
+            self._on_device(scene.march),
             origins,
             directions,
             self._tensor(rays.jitter),
@@ -195,6 +198,13 @@ class TensorTracer:
             return samples
         points = origins[samples.ray_ids] + samples.ts[:, None] * directions[samples.ray_ids]
         return replace(samples, owners=scene.variants.applied(samples.owners, points))
+
+    def _on_device(self, scene: MarchScene) -> DeviceScene:
+        """The scene on the tracer's device, uploaded where it is not what was traced last."""
+        found = self._scene
+        if found is None or not found.shows(scene):
+            self._scene = found = DeviceScene.of(scene, self.device)
+        return found
 
     def _groups(
         self,

@@ -16,8 +16,11 @@ from nerfcore.colour import linear_to_srgb
 from nerfcore.encoding import torch_grid
 from nerfcore.encoding.directions import frequencies, spherical_harmonics
 from nerfcore.field.parameters import Architecture, Parameters
-from nerfcore.sampling.march import MAX_OWNERS, MarchScene
+from nerfcore.sampling.march import MAX_OWNERS, MOST_STRETCHES, MarchScene, Samples
 from nerfcore.tracing.contract import Rays, TracedScene
+
+# Middle and length (world units), point f64[3], experts with their weights.
+Sample = tuple[float, float, np.ndarray, list[tuple[int, float]]]
 
 
 def in_double(parameters: Parameters) -> Parameters:
@@ -59,26 +62,56 @@ def owners_of(point: np.ndarray, march: MarchScene) -> tuple[list[tuple[int, flo
     return [(k, weight / total) for k, weight in found], occupied
 
 
-def walk(
-    scene: TracedScene, rays: Rays, r: int
-) -> Iterator[tuple[float, float, np.ndarray, list[tuple[int, float]]]]:
-    """A ray's samples in occupied cells: middle, length (world units), point, owners."""
+def steps(
+    scene: MarchScene, rays: Rays, r: int, step: float, growth: float, stretch: float
+) -> Iterator[Sample]:
+    """A ray's samples in occupied cells, without a cap."""
     origin, direction = rays.origins[r].astype(float), rays.directions[r].astype(float)
-    s = scene.sampling
-    t, end = box_span(origin, direction, scene.march)
+    t, end = box_span(origin, direction, scene)
     while t < end:
-        dt = min(max(s.step_m / scene.scale_m, s.step_growth * t), end - t)
+        dt = min(max(step, growth * t) * stretch, end - t)
         middle = t + float(rays.jitter[r]) * dt
         t += dt
         point = origin + middle * direction
-        owners, occupied = owners_of(point, scene.march)
+        owners, occupied = owners_of(point, scene)
         if occupied:
             yield middle, dt, point, owners
 
 
-def placed_samples(scene: TracedScene, rays: Rays, r: int) -> int:
-    """How many samples a ray has."""
-    return sum(1 for _ in walk(scene, rays, r))
+def walk(
+    scene: MarchScene, rays: Rays, r: int, *, step: float, growth: float, max_samples: int
+) -> list[Sample]:
+    """A ray's samples; lengths in world units.
+
+    A ray with more than `max_samples` is walked again with longer steps, up to three times, and
+    then cut.
+    """
+    stretch, found = 1.0, []
+    for _ in range(1 + MOST_STRETCHES):
+        found = list(steps(scene, rays, r, step, growth, stretch))
+        if len(found) <= max_samples:
+            break
+        stretch *= len(found) / max_samples * 1.02
+    return found[:max_samples]
+
+
+def given(samples: Samples, rays: Rays, r: int) -> list[Sample]:
+    """A ray's samples as something else placed them."""
+    origin, direction = rays.origins[r].astype(float), rays.directions[r].astype(float)
+    found = []
+    for s in range(samples.ray_starts[r], samples.ray_starts[r + 1]):
+        t = float(samples.ts[s])
+        pairs = zip(samples.owners[s], samples.owner_weights[s], strict=True)
+        owners = [(int(k), float(weight)) for k, weight in pairs if k >= 0]
+        found.append((t, float(samples.dts[s]), origin + t * direction, owners))
+    return found
+
+
+def walk_scene(scene: TracedScene, rays: Rays, r: int) -> list[Sample]:
+    """A ray's samples with the scene's sampling settings."""
+    s = scene.sampling
+    step = s.step_m / scene.scale_m
+    return walk(scene.march, rays, r, step=step, growth=s.step_growth, max_samples=s.max_samples)
 
 
 def field(
@@ -101,9 +134,9 @@ def field(
 
 
 def trace_ray(
-    scene: TracedScene, experts: Sequence[Parameters], rays: Rays, r: int
-) -> tuple[Tensor, Tensor, Tensor, int]:
-    """One ray's colour before the background, opacity, depth, and how many samples it placed."""
+    scene: TracedScene, experts: Sequence[Parameters], rays: Rays, r: int, samples: list[Sample]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One ray's colour before the background, opacity and depth."""
     architecture, march = Architecture.of(scene.settings), scene.march
     direction = torch.from_numpy(rays.directions[r].astype(float))
     harmonics = spherical_harmonics(direction[None])[0]
@@ -112,10 +145,9 @@ def trace_ray(
         torch.zeros(()).double(),
         torch.zeros(()).double(),
     )
-    light, placed = torch.ones(()).double(), 0
-    for middle, dt, point, owners in walk(scene, rays, r):
-        placed += 1
-        if light < scene.sampling.min_transmittance:
+    light = torch.ones(()).double()
+    for middle, dt, point, owners in samples:
+        if light.detach() < scene.sampling.min_transmittance:
             continue
         sigma, colour = torch.zeros(()).double(), torch.zeros(3).double()
         for k, weight in owners:
@@ -127,19 +159,27 @@ def trace_ray(
         rgb, opacity = rgb + light * alpha * colour, opacity + light * alpha
         depth = depth + light * alpha * middle
         light = light * (1.0 - alpha)
-    return rgb, opacity, depth, placed
+    return rgb, opacity, depth
 
 
 def trace(
-    scene: TracedScene, experts: Sequence[Parameters], background: Parameters, rays: Rays
-) -> tuple[Tensor, Tensor, Tensor, list[int]]:
-    """All rays: rgb f64[R, 3] with background, opacity, depth, and samples placed on each."""
-    found = [trace_ray(scene, experts, rays, r) for r in range(len(rays))]
-    triples = [ray[:3] for ray in found]
-    rgb, opacity, depth = (torch.stack(values) for values in zip(*triples, strict=True))
+    scene: TracedScene, experts: Sequence[Parameters], background: Parameters, rays: Rays,
+    samples: Samples | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """All rays: rgb f64[R, 3] with background, opacity f64[R] and depth f64[R].
+
+    Args:
+        samples: those of the rays, to compare what is made of them; None places them here.
+    """
+    placed = [
+        walk_scene(scene, rays, r) if samples is None else given(samples, rays, r)
+        for r in range(len(rays))
+    ]
+    found = [trace_ray(scene, experts, rays, r, own) for r, own in enumerate(placed)]
+    rgb, opacity, depth = (torch.stack(values) for values in zip(*found, strict=True))
     harmonics = spherical_harmonics(torch.from_numpy(rays.directions).double())
     behind = background_rgb(background, scene.settings, harmonics)
-    return rgb + (1 - opacity)[:, None] * behind, opacity, depth, [ray[3] for ray in found]
+    return rgb + (1 - opacity)[:, None] * behind, opacity, depth
 
 
 def loss(scene: TracedScene, rgb: Tensor, truth: np.ndarray) -> Tensor:

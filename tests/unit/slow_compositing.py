@@ -20,7 +20,7 @@ def composite(
         light = torch.ones((), dtype=torch.float64)
         total = torch.zeros(5, dtype=torch.float64)
         for s in range(begin, end):
-            if float(light) < floor:
+            if float(light.detach()) < floor:
                 break
             alpha = 1.0 - torch.exp(-sigmas[s] * deltas[s])
             one = torch.ones(1, dtype=torch.float64)

@@ -1,13 +1,14 @@
 """The CPU's chunked tracer agrees with the slow one: pictures, error and every gradient."""
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 
 import numpy as np
 import pytest
-import slow_tracer
+import ray_by_ray
 import torch
+import tracer_checks
 from engine_scenes import rays_into, tiny_scene
+from tracing_scenes import traced_scene
 
 from nerfcore.encoding import numba_grid
 from nerfcore.encoding.splats import Splats
@@ -34,12 +35,7 @@ def some_rays(seed: int = 0) -> Rays:
     return Rays(origins, directions, jitter)
 
 
-def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
-    """Relative error in the Euclidean norm."""
-    error = (found.double() - expected.double()).norm()
-    return float(error / expected.norm().clamp_min(1e-12))
-
-
+# frequencies of 512 pi turn the rounding of a float32 position into a phase
 CASES = [
     ({}, 1e-5),
     ({"variant": "vanilla"}, 1e-4),
@@ -66,40 +62,46 @@ def gradients_of(
 def test_error_and_gradients_match_the_slow_tracer(
     model: dict[str, object], limit: float, floor: float
 ) -> None:
+    """Blended experts, steps that grow, holes, rays that stop early, a ray that misses."""
     scene = tiny_scene(2, 2, margin=1.5, **model)
-    rays = some_rays()
+    traced = traced_scene(scene, holes=0.3, step_growth=0.05, min_transmittance=floor)
     truth = np.random.default_rng(1).random((RAYS, 3), dtype=np.float32)
-    sampling = replace(scene.sampling, min_transmittance=floor)
-    mse, grads, background = gradients_of(scene, rays, truth, sampling)
-    experts = [slow_tracer.double(p) for p in scene.experts]
-    sky = slow_tracer.double(scene.background)
-    traced = scene.traced(sampling)
-    colours, _, _ = slow_tracer.trace(traced, scene.architecture, experts, sky, rays)
-    expected = slow_tracer.mse(traced, colours, truth)
-    expected.backward()
-    assert mse == pytest.approx(float(expected.detach()), rel=limit)
-    for found, slow in [*zip(grads, experts, strict=True), (background, sky)]:
-        for name, leaf in slow.items():
-            assert leaf.grad is not None
-            assert relative(found[name], leaf.grad) < limit, name
+    tracer_checks.check_gradient(scene.tracer, scene, traced, some_rays(), truth, tolerance=limit)
 
 
 @pytest.mark.parametrize(("model", "limit"), CASES)
 def test_pictures_match_the_slow_tracer(model: dict[str, object], limit: float) -> None:
+    """A sample too faint to colour may be left out: at most 2e-4 of weight each."""
     scene = tiny_scene(2, 2, margin=1.5, **model)
-    rays = some_rays(3)
-    found = scene.tracer.render(scene.traced(), scene.experts, scene.background, rays)
-    experts = [slow_tracer.double(p) for p in scene.experts]
-    with torch.no_grad():
-        colours, opacity, depth = slow_tracer.trace(
-            scene.traced(), scene.architecture, experts, slow_tracer.double(scene.background), rays
-        )
-    # A sample too faint to colour may be left out: at most 2e-4 of weight each.
-    faint = 1e-3 + limit
-    assert np.abs(found.rgb - colours.numpy()).max() < faint
-    assert np.abs(found.opacity - opacity.numpy()).max() < faint
-    assert np.abs(found.depth - depth.numpy()).max() < 5 * faint
-    assert np.isfinite(found.rgb).all() and found.opacity[-1] == 0.0
+    traced = traced_scene(scene, holes=0.3, step_growth=0.05)
+    tracer_checks.check_picture(
+        scene.tracer, scene, traced, some_rays(3), tolerance=limit, faint=1e-3
+    )
+
+
+@pytest.mark.parametrize("name", ["table", "sigma.0", "color.2"])
+def test_gradients_match_finite_differences(name: str) -> None:
+    """Central differences of the float64 loss along random directions, without autograd."""
+    scene, rays = tiny_scene(1, 2, margin=1.5), some_rays()
+    truth = np.random.default_rng(1).random((RAYS, 3), dtype=np.float32)
+    buffers = Gradients({k: zeros_like(p) for k, p in enumerate(scene.experts)}, None)
+    traced, sky = traced_scene(scene), ray_by_ray.in_double(scene.background)
+    report = scene.tracer.loss_gradient(
+        traced, scene.experts, scene.background, rays, truth, buffers
+    )
+    ordered = truth[tracer_checks.places_of(rays, report.rays)]
+    way = torch.randn(scene.experts[1][name].shape, generator=torch.Generator().manual_seed(0))
+
+    def loss(step: float) -> float:
+        with torch.no_grad():
+            own = [ray_by_ray.in_double(p) for p in scene.experts]
+            own[1][name] += step * way.double()
+            rgb, _, _ = ray_by_ray.trace(traced, own, sky, report.rays, report.samples)
+            return float(ray_by_ray.loss(traced, rgb, ordered))
+
+    slope = (loss(1e-5) - loss(-1e-5)) / 2e-5
+    found = float((buffers.experts[1][name].double() * way.double()).sum())
+    assert found == pytest.approx(slope, rel=1e-4)
 
 
 def test_splats_hold_the_same_table_gradient_as_a_buffer() -> None:

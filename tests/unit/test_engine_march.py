@@ -1,14 +1,22 @@
 """Marching and routing against slow loops."""
 
+import math
+
 import numpy as np
 import pytest
+import ray_by_ray
+import torch
 from engine_scenes import grid_partition, rays_into, tiny_scene
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tracing_scenes import some_rays, traced_scene
 
 from nerfcore.data.partition import Partition
 from nerfcore.sampling.entries import group_by_expert, local_positions
-from nerfcore.sampling.march import march
+from nerfcore.sampling.march import MarchScene, Samples, march
+from nerfcore.sampling.tensor_march import tensor_march
+from nerfcore.sampling.tensor_routing import DeviceScene
+from nerfcore.tracing.contract import Rays
 
 
 def slow_owners(point: np.ndarray, partition: Partition) -> dict[int, float]:
@@ -129,3 +137,89 @@ def test_weights_are_continuous_and_sum_to_one(x: float, y: float, margin: float
             inside = (np.abs(np.array([x, y])) < 0.29).all()
             if inside:
                 assert abs(here.get(k, 0) - there.get(k, 0)) < 1e-3
+
+
+def by_tensors(scene: MarchScene, rays: Rays, **options: float) -> Samples:
+    """The same march in tensor operations."""
+    inputs = [torch.from_numpy(a) for a in (rays.origins, rays.directions, rays.jitter)]
+    on_device = DeviceScene.of(scene, torch.device("cpu"))
+    return tensor_march(on_device, *inputs, **options).to_samples()  # type: ignore[arg-type]
+
+
+def compiled(scene: MarchScene, rays: Rays, **options: float) -> Samples:
+    """The compiled march."""
+    return march(scene, rays.origins, rays.directions, rays.jitter, **options)  # type: ignore[arg-type]
+
+
+def is_same(found: list[ray_by_ray.Sample], expected: list[ray_by_ray.Sample]) -> bool:
+    """Whether a ray's samples agree: places, lengths, experts and weights."""
+    if len(found) != len(expected):
+        return False
+    places = np.array([sample[:2] for sample in found]).reshape(-1, 2)
+    if not np.allclose(places, [sample[:2] for sample in expected] or places, atol=1e-5):
+        return False
+    for own, other in zip(found, expected, strict=True):
+        mine, theirs = dict(own[3]), dict(other[3])
+        if mine.keys() != theirs.keys():
+            return False
+        if any(abs(mine[k] - theirs[k]) > 1e-3 for k in mine):
+            return False
+    return True
+
+
+@pytest.mark.parametrize("place", [compiled, by_tensors])
+@pytest.mark.parametrize(
+    ("holes", "growth", "cap", "margin"),
+    # no cap; steps that grow; a cap that stretches once; one that cuts after three stretches
+    [(0.0, 0.0, 500, 1.2), (0.3, 0.05, 500, 1.5), (0.3, 0.03, 6, 1.2), (0.2, 0.0, 2, 1.0)],
+)
+def test_every_sample_lies_where_the_slow_march_puts_it(
+    place,  # type: ignore[no-untyped-def]
+    holes: float,
+    growth: float,
+    cap: int,
+    margin: float,
+) -> None:
+    """The whole march in float64, step by step; a sample on a border may round either way."""
+    scene = traced_scene(tiny_scene(3, 2, margin=margin), holes=holes).march
+    rays = some_rays(120, misses=10)
+    options = {"step": 0.03, "growth": growth, "max_samples": cap}
+    found = place(scene, rays, near=0.0, far=math.inf, **options)
+    same = [
+        is_same(ray_by_ray.given(found, rays, r), ray_by_ray.walk(scene, rays, r, **options))  # type: ignore[arg-type]
+        for r in range(len(rays))
+    ]
+    counts = np.diff(found.ray_starts)
+    assert np.mean(same) > 0.98 and counts.max() <= cap and not counts[-10:].any()
+    assert (counts == cap).any() == (cap < 500)
+
+
+SCENE = tiny_scene()
+numbers = st.floats(-3, 3, width=32)
+parts = st.one_of(st.sampled_from([0.0, 1.0, -1.0, 1e-13]), st.floats(-1, 1, width=32))
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    origin=st.tuples(numbers, numbers, numbers),
+    direction=st.tuples(parts, parts, parts).filter(lambda d: math.hypot(*d) > 1e-3),
+    near=st.floats(0, 2, width=32),
+)
+@pytest.mark.parametrize("place", [compiled, by_tensors])
+def test_a_ray_is_cut_to_the_box(place, origin, direction, near) -> None:  # type: ignore[no-untyped-def]
+    """One step longer than any box spans exactly what lies inside it between near and far."""
+    far = 4.0
+    o, d = np.array([origin], np.float32), np.array([direction], np.float64)
+    d = (d / np.linalg.norm(d)).astype(np.float32)
+    scene = SCENE.traced().march
+    options = {"near": near, "far": far, "step": 1e6, "growth": 0.0, "max_samples": 4}
+    samples = place(scene, Rays(o, d, np.full(1, 0.5, np.float32)), **options)
+    begin, end = ray_by_ray.box_span(o[0], d[0], scene)
+    begin, end = max(begin, near), min(end, far)
+    if samples.count == 0:  # nothing inside, or all of it in an upper face, which no cell owns
+        in_face = (o[0] + (begin + end) / 2 * d[0] > scene.aabb[1] - 1e-6).any()
+        assert end - begin < 1e-5 or in_face
+        return
+    assert samples.count <= 2  # a rounding error may be left for a second step
+    assert samples.ts[0] - samples.dts[0] / 2 == pytest.approx(begin, abs=1e-5)
+    assert samples.dts.sum() == pytest.approx(end - begin, abs=1e-5)
