@@ -8,22 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nerfcore.data.balance import Balance, balance
+from nerfcore.data.clusters import ClusterSettings
 from nerfcore.data.partition import Partition, list_partitions, load_partition
 from nerfcore.data.records import Dataset
 from nerfcore.errors import DataError
 from nerfcore.survey import problems as limits
 from nerfcore.survey.problems import Kind, Problem, Severity
 
-_PIXELS_ACROSS: Final = 24
 _WHOLE: Final = "the dataset"
-
-
-@dataclass(frozen=True)
-class _CoarseRays:
-    """Enough samples to tell which experts a ray crosses."""
-
-    ray_samples: int = 64
-    center_pixels: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,8 +69,8 @@ def _age(folder: Path) -> tuple[int, str]:
 
 
 def count_work(dataset: Dataset, partition: Partition) -> Balance:
-    """Count images, points and pixels per expert on a coarse subsample of rays."""
-    return balance(dataset, partition, _CoarseRays(), pixels_across=_PIXELS_ACROSS)
+    """Count images, points and pixels per expert, as create_clusters.py does by default."""
+    return balance(dataset, partition, ClusterSettings(center_pixels=False))
 
 
 def check_experts(experts: Experts | None) -> list[Problem]:

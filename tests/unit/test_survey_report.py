@@ -147,3 +147,18 @@ def test_pictures_show_the_site(survey: Survey) -> None:
 def test_round_step(span: float, wanted: int, step: float) -> None:
     """Axes are divided at 1, 2 or 5 times a power of ten."""
     assert round_step(span, wanted) == pytest.approx(step)
+
+
+def test_the_report_counts_as_create_clusters_does(tmp_path: Path) -> None:
+    """The experts' table of the report and balance.json give the same numbers."""
+    root = make_site(tmp_path, experts=False)
+    script = ROOT / "scripts" / "create_clusters.py"
+    command = [sys.executable, script, "--data_path", root, "--cluster_2d"]
+    subprocess.run(list(map(str, command)), check=True, capture_output=True, timeout=120)
+    (file,) = root.glob("masks/*/balance.json")
+    experts = survey_dataset(load_dataset(root)).experts
+    assert experts is not None
+    stored = json.loads(file.read_text())["experts"]
+    assert [one["images"] for one in stored] == experts.counts.images.tolist()
+    assert [one["points"] for one in stored] == experts.counts.points.tolist()
+    assert [one["pixel_share"] for one in stored] == experts.counts.pixel_shares.tolist()

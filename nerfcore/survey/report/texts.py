@@ -14,7 +14,7 @@ def tiles(survey: Survey) -> str:
     figures = survey.figures
     splits = dict(figures.photographs)
     first, later = counted_flights(figures)
-    kept = ", ".join(f"{number:,} {name}" for name, number in splits.items() if number)
+    kept = " · ".join(f"{number:,} {name}" for name, number in splits.items() if number)
     images = survey.roster.images
     size = f"{images.widths_px[0]} x {images.heights_px[0]} px"
     entries = [
