@@ -236,7 +236,11 @@ def _placed(
     low, height_m = settings.points_low_alt_percentile, settings.maximum_allowed_height_m
     kept = near_ground(scene.points_m, low, height_m)
     inliers = replace(scene, points_m=scene.points_m[kept])
-    return scene, fit_frame(inliers, settings.scale_strategy, low, height_m), kept
+    try:
+        frame = fit_frame(inliers, settings.scale_strategy, low, height_m)
+    except DataError as error:
+        raise DataError(f"{model.folder}: {error}") from None
+    return scene, frame, kept
 
 
 def _findings(

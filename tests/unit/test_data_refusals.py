@@ -7,6 +7,7 @@ import sys
 
 import cv2
 import numpy as np
+import pycolmap
 import pytest
 from data_flights import leftovers, make_flight
 
@@ -112,6 +113,22 @@ def test_cameras_in_one_place(tmp_path):
     make_flight(tmp_path, count=1)
     with pytest.raises(DataError, match="1 cameras are in one place"):
         prepare_dataset(tmp_path, tmp_path / "out", PrepareSettings())
+
+
+@pytest.mark.parametrize("ecef", [False, True], ids=["local", "ecef"])
+def test_a_drone_that_hovers(tmp_path, ecef):
+    """Cameras that only turn have no scale either: the model is named, nothing is written."""
+    make_flight(tmp_path, count=5, ecef=ecef)
+    model = pycolmap.Reconstruction(str(tmp_path / "model"))
+    centre = model.images[1].projection_center()
+    for image in model.images.values():
+        turn = image.cam_from_world().rotation
+        pose = pycolmap.Rigid3d(turn, -turn.matrix() @ centre)
+        model.frame(image.frame_id).rig_from_world = pose
+    model.write_binary(str(tmp_path / "model"))
+    with pytest.raises(DataError, match=r"model: all 5 cameras are in one place .*that moves"):
+        prepare_dataset(tmp_path, tmp_path / "out", PrepareSettings(ecef_to_enu=ecef))
+    assert not (tmp_path / "out").exists() and leftovers(tmp_path) == []
 
 
 @pytest.mark.parametrize(

@@ -107,6 +107,15 @@ def cut_model(root):
     path.write_bytes(path.read_bytes()[:-100])
 
 
+def leave_the_folder(root):
+    path = root / "model" / "images.bin"
+    path.write_bytes(path.read_bytes().replace(b"new0004.png", b"../0004.png"))
+
+
+def empty_points(root):
+    (root / "model" / "points3D.bin").write_bytes(b"")
+
+
 def far_away(root):
     model = pycolmap.Reconstruction(str(root / "model"))
     turn = pycolmap.Rotation3d(np.array([0.0, 0.0, 0.1, 0.995]))
@@ -120,6 +129,8 @@ def far_away(root):
         (remove_photograph, r"1 of 9 photographs.*new0004\.png"),
         (cut_photograph, r"new0004\.png: unreadable"),
         (cut_model, r"images\.bin: cut off"),
+        (empty_points, r"points3D\.bin: empty"),
+        (leave_the_folder, r"'\.\./0004\.png'.* leaves"),
         (far_away, "another place or another frame"),
     ],
 )
