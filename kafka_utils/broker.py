@@ -2,7 +2,8 @@
 
 Owns one process that serves any Kafka client on this machine from memory, for people without a
 Kafka of their own. It keeps 5 MiB or 100,000 batches a partition, drops the oldest silently, and
-forgets everything when it ends. SIGTERM and SIGINT end it cleanly and remove the discovery file.
+forgets everything when it ends. A message over 2.5 MiB is refused. SIGTERM and SIGINT end it
+cleanly and remove the discovery file.
 Exit codes: 0 ended by a signal, 1 could not start, 3 another broker already answers at the port.
 """
 

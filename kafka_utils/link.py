@@ -2,10 +2,11 @@
 
 Frames are forwarded as they are, except: ApiVersions above v2 is answered with error 35 (clients
 then ask in an older form), CreateTopics is listed and answered here, the cluster's id is replaced
-by one that no other start ever had, a producer that wants no answer gets none, a group member's
-session timeout is cut to 10 s, because the cluster lets a changed group wait that long, and a
-commit by a member of a group that nobody has joined since this start is led aside: the member
-still means the cluster before a restart, and its offset would make its group skip messages here.
+by one that no other start ever had, a producer that wants no answer gets none, one that sends more
+than the cluster would keep is refused (`oversize`), a group member's session timeout is cut to
+10 s, because the cluster lets a changed group wait that long, and a commit by a member of a group
+that nobody has joined since this start is led aside: the member still means the cluster before a
+restart, and its offset would make its group skip messages here.
 """
 
 import asyncio
@@ -16,6 +17,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from kafka_utils import wire
+from kafka_utils.oversize import (
+    FIRST_FLEXIBLE_PRODUCE,
+    LARGEST_PRODUCE_BYTES,
+    parse_places,
+    refusal_body,
+)
 from kafka_utils.wire import Cursor, MalformedFrameError
 
 CreateTopic = Callable[[str, int], int]
@@ -24,7 +31,8 @@ _CHUNK_BYTES = 1 << 16
 _HEADER_BYTES = 8
 _PREFIX_BYTES = 4096
 _SMALL_FRAME_BYTES = 1 << 20
-_FIRST_FLEXIBLE_PRODUCE = 9
+_LARGEST_REFUSED_BYTES = 1 << 25
+_MAX_PRODUCE = 10
 _FIRST_FLEXIBLE_JOIN_GROUP = 6
 _FIRST_FLEXIBLE_OFFSET_COMMIT = 8
 _MAX_API_VERSIONS = 2
@@ -108,6 +116,8 @@ class Link:
                     raise MalformedFrameError(f"CreateTopics v{version} of {left} bytes")
                 rest = await self._reader.readexactly(left)
                 await self._answer(correlation_id, self._create_topics(version, rest))
+            elif key == wire.PRODUCE and size > LARGEST_PRODUCE_BYTES:
+                await self._refuse_produce(correlation_id, version, left)
             else:
                 prefix = b""
                 if key in _PEEKED:
@@ -154,6 +164,13 @@ class Link:
         await self._idle.wait()
         self._writer.write(wire.response_frame(correlation_id, body))
         await self._writer.drain()
+
+    async def _refuse_produce(self, correlation_id: int, version: int, left: int) -> None:
+        if left > _LARGEST_REFUSED_BYTES or not 0 <= version <= _MAX_PRODUCE:
+            raise MalformedFrameError(f"Produce v{version} of {left} bytes")
+        acks, places = parse_places(await self._reader.readexactly(left), version)
+        if acks != 0:
+            await self._answer(correlation_id, refusal_body(places, version))
 
     def _create_topics(self, version: int, rest: bytes) -> bytes:
         cursor = Cursor(rest)
@@ -202,7 +219,7 @@ def _answer_to(key: int, version: int, prefix: bytes) -> _Answer:
 
 def _wants_no_answer(version: int, prefix: bytes) -> bool:
     cursor = Cursor(prefix)
-    flexible = version >= _FIRST_FLEXIBLE_PRODUCE
+    flexible = version >= FIRST_FLEXIBLE_PRODUCE
     try:
         _skip_client_id(cursor, flexible=flexible)
         if flexible:

@@ -56,7 +56,7 @@ def _is_shared(checkpoints: Path, roots: Roots) -> bool:
     try:
         # a link anywhere below the log root may lead out of it
         logs, real = checkpoints.parents[1].resolve(), checkpoints.resolve()
-    except (OSError, RuntimeError):
+    except (OSError, RuntimeError, ValueError):
         return False
     own = roots.logs.resolve()
     beside = logs.parent == own.parent

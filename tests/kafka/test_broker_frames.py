@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kafka_utils import link, wire
+from kafka_utils import link, oversize, wire
 from kafka_utils.wire import Cursor, MalformedFrameError, NewTopic
 
 
@@ -40,6 +40,42 @@ def test_any_bytes_are_a_request_or_malformed(data, version):
     except MalformedFrameError:
         return
     assert all(isinstance(topic, NewTopic) for topic in topics)
+
+
+@pytest.mark.parametrize(
+    ("version", "request_body", "answer"),
+    [
+        (
+            1,
+            b"\x00\x01c" + struct.pack(">hii", 1, 9, 1) + b"\x00\x01a" + struct.pack(">i", 1)
+            + struct.pack(">ii", 3, 2) + b"xy",
+            struct.pack(">i", 1) + b"\x00\x01a" + struct.pack(">iihqi", 1, 3, 10, -1, 0),
+        ),
+        (
+            9,
+            b"\x00\x01c\x00" + b"\x00" + struct.pack(">hi", -1, 9) + b"\x02\x02a\x02"
+            + struct.pack(">i", 3) + b"\x03xy\x00" + b"\x00\x00",
+            b"\x00\x02\x02a\x02" + struct.pack(">ihqqq", 3, 10, -1, -1, -1)
+            + b"\x01" + bytes([len(oversize._REASON) + 1]) + oversize._REASON.encode()
+            + b"\x00\x00" + struct.pack(">i", 0) + b"\x00",
+        ),
+    ],
+)  # fmt: skip
+def test_a_produce_request_and_its_refusal_by_hand(version, request_body, answer):
+    """One topic "a", partition 3, two bytes of records; MESSAGE_TOO_LARGE is 10."""
+    acks, places = oversize.parse_places(request_body, version)
+    assert acks in {1, -1} and places == [("a", [3])]
+    assert oversize.refusal_body(places, version) == answer
+
+
+@given(st.binary(max_size=64), st.integers(0, 10))
+def test_any_bytes_are_a_produce_request_or_malformed(data, version):
+    """Parsing ends with places or MalformedFrameError, never with another error."""
+    try:
+        acks, _ = oversize.parse_places(data, version)
+    except MalformedFrameError:
+        return
+    assert isinstance(acks, int)
 
 
 def test_create_topics_by_hand():

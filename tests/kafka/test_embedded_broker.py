@@ -19,6 +19,7 @@ from kafka_utils import wire
 from kafka_utils.admin import ensure_topics
 from kafka_utils.consumer import JobConsumer, TopicReader
 from kafka_utils.discovery import ensure_broker, find_broker, read_discovery
+from kafka_utils.errors import KafkaDeliveryError
 from kafka_utils.producer import Producer
 
 ENSURE = """
@@ -283,6 +284,21 @@ def test_a_commit_from_before_a_restart_does_not_count(embedded_settings, genera
         fetched = client.ask(9, 1, text("unjoined") + one + text(topic) + one + bytes(4))
     assert (fetched.array_length(), fetched.string(), fetched.array_length()) == (1, topic, 1)
     assert (fetched.int32(), struct.unpack(">q", fetched.take(8))[0]) == (0, committed)
+
+
+def test_what_it_would_lose_is_refused(embedded_settings):
+    """A message of 3 or 10 MB is refused by name, one of 2 MB is there, and the next one too."""
+    producer = Producer(embedded_settings)
+    topic = "large"
+    for megabytes in (3, 10):
+        with pytest.raises(KafkaDeliveryError, match="too large"):
+            producer.send(topic, "k", b"x" * megabytes * 2**20)
+    sizes = (2 * 2**20, 2 * 2**20, 2 * 2**20, 5)
+    for size in sizes:
+        producer.send(topic, "k", b"x" * size)
+    producer.close()
+    with TopicReader(embedded_settings, topic) as reader:
+        assert [len(m.value or b"") for m in reader.read_all()] == list(sizes[1:])
 
 
 def test_a_tombstone_of_a_job_and_its_last_state_come_in_order(embedded_settings):

@@ -4,11 +4,17 @@ import time
 from collections.abc import Callable
 
 import pytest
+from confluent_kafka import KafkaError
 from kafka_brokers import free_port
 
 from kafka_utils.admin import ensure_topics, wait_for_broker
 from kafka_utils.consumer import JobConsumer, TopicReader
-from kafka_utils.errors import BrokerUnreachableError, KafkaDeliveryError, KafkaTopicError
+from kafka_utils.errors import (
+    BrokerUnreachableError,
+    KafkaConsumeError,
+    KafkaDeliveryError,
+    KafkaTopicError,
+)
 from kafka_utils.producer import Producer
 from kafka_utils.settings import KafkaSettings
 
@@ -76,6 +82,17 @@ def test_topics_and_readers_say_that_nothing_answers(down, monkeypatch):
     assert down.bootstrap in one_line(
         lambda: TopicReader(down, "events", timeout_s=0.5), KafkaTopicError, 3.0
     )
+
+
+@pytest.mark.parametrize(
+    "code", [KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED]
+)
+def test_a_refusal_for_want_of_permission_is_named(down, code):
+    """Broker, topic, reason and mend; the mediator logs it while it tries again."""
+    consumer = JobConsumer(down, "group")
+    text = one_line(lambda: consumer._on_message_error(KafkaError(code)), KafkaConsumeError, 1.0)
+    assert down.bootstrap in text and down.jobs_topic in text and "permissions" in text
+    consumer.close()
 
 
 def test_a_consumer_polls_on_without_a_broker(down):
