@@ -61,13 +61,13 @@ def scene_needs(
 
 
 def training_needs(
-    architecture: Architecture, experts: int, device: torch.device, *, dense: bool, inner: bool
+    architecture: Architecture, experts: int, device: torch.device, *, dense: bool, inner: int
 ) -> list[Need]:
     """What training all experts holds besides `scene_needs`.
 
     Args:
         dense: see `keeps_dense_gradients`.
-        inner: an inner loop adapts a copy of one expert (FOMAML).
+        inner: copies of one expert that an inner loop holds; 0 without one.
     """
     one = architecture.bytes()
     needs = [Need("moments", MOMENTS * experts, one, device)]
@@ -80,7 +80,7 @@ def training_needs(
         threads = min(worker_count(), architecture.layout.levels)
         needs.append(Need("level gradients", threads, level))
     if inner:
-        needs.append(Need("inner loop's copy", 1 + MOMENTS + dense, one, device))
+        needs.append(Need("inner loop", inner, one, device))
     return needs
 
 

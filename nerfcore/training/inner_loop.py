@@ -4,6 +4,7 @@ The copy takes Adam steps; `inner_lr` is the table's rate, the MLPs' rates keep 
 and what `adapt` leaves out stays. Learned inner rates multiply the steps by groups.
 """
 
+import math
 from collections.abc import Sequence
 
 from torch import Tensor
@@ -49,7 +50,8 @@ class InnerLoop:
             with_background: gather the background's gradients in the learner's store.
 
         Returns:
-            The last step's mean squared error before it, and the samples shaded.
+            The last step's mean squared error before it, and the samples shaded. The error is NaN
+            where a step's error or gradient was not finite: `fast` is then as before that step.
         """
         learner = self.learner
         for name, value in learner.scene.experts[expert].items():
@@ -59,12 +61,15 @@ class InnerLoop:
         samples, mse = 0, float("nan")
         for batch in batches:
             mse, shaded = learner.gradient(batch, weights)
+            samples += shaded
+            if not (math.isfinite(mse) and self.store.finite()):
+                self.store.clear()
+                return float("nan"), samples
             if with_background:
                 for name, value in learner.store.background.items():
                     value.add_(self.store.background[name])
             self._descend(expert)
             self.store.clear()
-            samples += shaded
         return mse, samples
 
     def moved(self, expert: int) -> Parameters:

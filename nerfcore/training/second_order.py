@@ -37,7 +37,7 @@ from nerfcore.training.learner import Learner, Rates
 from nerfcore.training.parts import rates_of_part
 from nerfcore.training.pixels import RayBatch
 from nerfcore.training.settings import TrainSettings
-from nerfcore.training.steppers import StepReport
+from nerfcore.training.steppers import StepReport, reported_error
 
 MOST_SAMPLES = 1 << 21
 GroupRates = dict[str, Tensor]
@@ -205,8 +205,8 @@ class MamlStepper:
                 errors.append(self._learn(expert, support, query))
                 rays += s.inner_steps * len(episode.support) + len(episode.query)
                 samples += s.inner_steps * len(support.deltas) + len(query.deltas)
-        learner.apply_or_reject(errors, rates)
-        return StepReport(float(np.mean(errors)), rays, samples)
+        applied = learner.apply_or_reject(errors, rates)
+        return StepReport(reported_error(errors, applied=applied), rays, samples)
 
     def _loss(self, expert: int, batch: RayBatch) -> TaskLoss:
         learner = self.learner

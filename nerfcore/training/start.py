@@ -4,6 +4,7 @@ What cannot fit in memory is refused before any of it is allocated.
 """
 
 from pathlib import Path
+from typing import assert_never
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from nerfcore.data.records import Dataset
 from nerfcore.errors import CheckpointError
 from nerfcore.field.backends import resolve_device
 from nerfcore.field.memory import (
+    MOMENTS,
     keeps_dense_gradients,
     require_memory,
     scene_needs,
@@ -127,11 +129,27 @@ def require_training_memory(settings: TrainSettings, dims: NDArray[np.int32]) ->
     """
     architecture, device = Architecture.of(settings.model), resolve_device(settings.device)
     experts, cells = len(dims), int(dims.astype(np.int64).prod(axis=1).sum())
-    dense = keeps_dense_gradients(settings.backend, device)
-    inner = settings.algo == "fomaml"
+    dense = settings.algo == "maml" or keeps_dense_gradients(settings.backend, device)
+    inner = _inner_copies(settings, dense=dense)
     require_memory(
         f"log2_hashmap_size {settings.model.grid.log2_size}, {experts} experts, algo "
         f'"{settings.algo}"',
         scene_needs(architecture, experts, cells, device)
         + training_needs(architecture, experts, device, dense=dense, inner=inner),
     )
+
+
+def _inner_copies(settings: TrainSettings, *, dense: bool) -> int:
+    """Copies of one expert that the inner loop holds, moments and gradients among them."""
+    adapted = 1 + MOMENTS + dense
+    match settings.algo:
+        case "joint":
+            return 0
+        case "fomaml":
+            return adapted + 2 * settings.learn_inner_rates  # before a step, and how far it went
+        case "reptile":
+            return adapted + 2  # how far a task went, and the sum over tasks
+        case "maml":
+            return 2 * settings.inner_steps + 2  # the graph: values and gradient of each step
+        case never:
+            assert_never(never)

@@ -31,6 +31,11 @@ class StepReport:
     samples: int
 
 
+def reported_error(errors: list[float], *, applied: bool) -> float:
+    """The mean of the tasks' errors; NaN where the step was rejected."""
+    return float(np.mean(errors)) if applied else float("nan")
+
+
 class Stepper(Protocol):
     """Takes outer steps of a training run.
 
@@ -83,12 +88,14 @@ class FomamlStepper:
             for _ in range(s.tasks):
                 episode = self.episodes.draw(expert, s.support_rays, s.query_rays)
                 rays += s.inner_steps * len(episode.support) + len(episode.query)
-                _, adapted = self.inner.adapt(expert, [episode.support] * s.inner_steps)
-                mse, shaded = self._query(episode)
-                errors.append(mse)
-                samples += adapted + shaded
-        learner.apply_or_reject(errors, rates)
-        return StepReport(float(np.mean(errors)), rays, samples)
+                error, shaded = self.inner.adapt(expert, [episode.support] * s.inner_steps)
+                samples += shaded
+                if np.isfinite(error):
+                    error, shaded = self._query(episode)
+                    samples += shaded
+                errors.append(error)
+        applied = learner.apply_or_reject(errors, rates)
+        return StepReport(reported_error(errors, applied=applied), rays, samples)
 
     def _query(self, episode: Episode) -> tuple[float, int]:
         """Add the query's gradient at the adapted copy to the learner's store."""
@@ -147,8 +154,8 @@ class ReptileStepper:
             if np.isfinite(own).all():
                 self._move(expert, s.reptile_step * decay / s.tasks)
             errors += own
-        self.learner.apply_or_reject(errors, rates)  # the background's gradient alone
-        return StepReport(float(np.mean(errors)), rays, samples)
+        applied = self.learner.apply_or_reject(errors, rates)  # the background's gradient alone
+        return StepReport(reported_error(errors, applied=applied), rays, samples)
 
     def _move(self, expert: int, share: float) -> None:
         for name, value in self.learner.scene.experts[expert].items():

@@ -81,15 +81,15 @@ def test_each_device_has_its_own_sum(
 
 @pytest.mark.parametrize(
     ("dense", "inner", "copies"),
-    # of K experts: parameters, 2 moments (and a gradient); of one: update 4; inner loop 3 (4)
+    # of 5 experts: parameters, 2 moments (and a gradient); of one: 4 to update; the inner loop's
     [
-        (False, False, 3 * 5),
-        (False, True, 3 * 5 + 3),
-        (True, False, 4 * 5 + 4),
-        (True, True, 4 * 5 + 4 + 4),
+        (False, 0, 3 * 5),
+        (False, 3, 3 * 5 + 3),
+        (True, 0, 4 * 5 + 4),
+        (True, 4, 4 * 5 + 4 + 4),
     ],
 )
-def test_training_is_counted_as_it_is_held(dense: bool, inner: bool, copies: int) -> None:
+def test_training_is_counted_as_it_is_held(dense: bool, inner: int, copies: int) -> None:
     """In copies of one expert; the compiled step's buffers of one level come on top."""
     needs = scene_needs(LARGE, 5, 0, CPU)
     needs += training_needs(LARGE, 5, CPU, dense=dense, inner=inner)
@@ -146,9 +146,9 @@ def test_a_fine_occupancy_counts(free_mb) -> None:  # type: ignore[no-untyped-de
         new_scene(scene.frame, scene.partition, scene.settings, scene.sampling, cell_m=0.02)
 
 
-@pytest.mark.parametrize(("algo", "copies"), [("joint", 6), ("fomaml", 9)])
+@pytest.mark.parametrize(("algo", "copies"), [("joint", 6), ("fomaml", 9), ("reptile", 11)])
 def test_meta_learning_needs_room_for_a_copy(free_mb, algo: str, copies: int) -> None:  # type: ignore[no-untyped-def]
-    """Two experts with their moments are 6 copies of one, with an inner loop 9."""
+    """Two experts with their moments are 6 copies of one, with an inner loop more."""
     settings = TrainSettings(algo=algo, model=SETTINGS, device="cpu")  # type: ignore[arg-type]
     dims = np.ones((2, 3), np.int32)
     room = copies * LARGE.bytes() / MB / memory.MEMORY_SHARE
