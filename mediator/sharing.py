@@ -277,8 +277,10 @@ class Sharing:
 
     def _look_after_others(self, line: Line, now: float) -> None:
         for mediator in set(self._memory.peers()) - self._company:
-            _log.info("mediator %s serves topic %s too; jobs are shared by partition",
-                      mediator, line.settings.jobs_topic)  # fmt: skip
+            _log.info("mediator %s (log root %s) serves topic %s too, jobs are shared with it; to "
+                      "keep them apart, give one of the two another --topic",
+                      mediator, self._memory.log_root_of(mediator) or "not known",
+                      line.settings.jobs_topic)  # fmt: skip
         self._company = set(self._memory.peers())
         if self._company and now >= self._next_note:
             self._next_note = now + NOTE_PEERS_EVERY_S

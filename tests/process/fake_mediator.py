@@ -29,7 +29,7 @@ def main() -> int:
         roots=Roots.below(Path(project), None, _path(options, "logs")),
         slots=make_slots((), int(options.get("slots", 1)), 1),
         topic=options.get("topic", "nerfConfigs"),
-        group_id=f"group of {options.get('topic')}",
+        group_id=options.get("group", f"group of {options.get('topic')}"),
         broker=None if broker == "none" else broker,
         broker_wait_s=float(options["broker_wait_s"]) if "broker_wait_s" in options else None,
         cleanup="cleanup" in options,

@@ -148,6 +148,20 @@ def test_a_mediator_cut_off_for_long_is_fenced(two: Two) -> None:
     assert old.job("a") is None and _ends(new, "a") == ["succeeded"]
 
 
+def test_mediators_that_found_the_same_broker_by_chance_share_its_jobs(two: Two) -> None:
+    """Whatever their log roots and groups: each job runs once, and each log says who is there."""
+    for number, bench in enumerate(two.both):
+        bench.start_and_listen(lease_s=LEASE_S, logs=bench.logs, group=f"group {number}")
+    for bench, other in (two.both, two.both[::-1]):
+        wait_for("company", lambda bench=bench: "give one of the two another" in bench.log())
+        assert f"log root {other.logs}" in bench.log()
+    names = [f"j{number}" for number in range(8)]
+    for name in names:
+        two.one.send(base(name, "work"), key=name)
+    wait_for("all", lambda: all(two.state(name) == "succeeded" for name in names), 60)
+    assert all(sum(len(bench.runs(name)) for bench in two.both) == 1 for name in names)
+
+
 def test_a_clean_stop_hands_over_at_once(two: Two) -> None:
     """Goodbye is said: nobody waits for the lease."""
     mediators = two.start()
