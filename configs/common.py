@@ -220,6 +220,35 @@ class OptimizerFields(JobFields):
     )
 
 
+class AdaptFields(JobFields):
+    """How a model follows new images."""
+
+    support_rays: int = Field(4000, ge=16, le=4_194_304, description="rays per adaptation step")
+    replay: float = Field(
+        0.0,
+        ge=0,
+        le=0.9,
+        description="share of old images' rays in each adaptation step; what the new images show "
+        "to have changed is not replayed where exposure or local look for it",
+    )
+    adapt: Literal["all", "features", "mlps"] = Field(
+        "all", description="what may change: everything, the hash tables, or the MLPs"
+    )
+    exposure: bool = Field(
+        True,
+        description="bring each new image to the model's exposure first (a gain a channel, fitted "
+        "on the adapted part alone); others of its flight are shown with their median",
+    )
+    local: bool = Field(
+        False,
+        description="only ground cells where the new images disagree with the model may change; "
+        "all others render bit for bit as before",
+    )
+    use_inner_rates: bool = Field(
+        False, description="adapt with the inner rates that the checkpoint's training learned"
+    )
+
+
 class CheckpointFields(JobFields):
     """How a checkpoint below `checkpoint_path` is chosen and held against the job."""
 

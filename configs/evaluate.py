@@ -7,6 +7,7 @@ from pydantic import Field, field_validator
 
 from configs.common import (
     CHECKPOINT_PATH,
+    AdaptFields,
     CheckpointFields,
     DataFields,
     FolderName,
@@ -20,38 +21,54 @@ from configs.common import (
 MAX_TTO = 100_000
 MAX_TTO_ENTRIES = 64
 TTO_RULE = (
-    "adaptation steps to score after, as a whole number or a comma list such as '0,16,64', each "
+    "adaptation steps to score after, as a whole number, a list or a text such as '0,16,64', each "
     f"0 to {MAX_TTO}, at most {MAX_TTO_ENTRIES} of them"
 )
 
 
 class EvalJob(
-    GeneralFields, DataFields, StoredModelFields, RenderFields, OptimizerFields, CheckpointFields
+    GeneralFields,
+    DataFields,
+    StoredModelFields,
+    RenderFields,
+    OptimizerFields,
+    CheckpointFields,
+    AdaptFields,
 ):
     """An evaluation job.
 
     With `protocol: holdout` and a batch: adapt on the batch's adapt split, score its held-out
     split, the adapted images and the old validation images. Without a batch: adapt on the
     even-numbered validation images, score the odd ones. `fit` adapts on and scores the same images.
+    `half` adapts on the left halves of all new images and scores the right ones.
     """
 
     op: Literal["eval"] = Field(description="the operation")
     checkpoint_path: PathText = Field(description=CHECKPOINT_PATH)
-    tto: Annotated[str, Field(max_length=1024)] | int = Field("0,16,64", description=TTO_RULE)
+    tto: Annotated[str, Field(max_length=1024)] | int | list[int] = Field(
+        "0,16,64", description=TTO_RULE
+    )
     batch: FolderName | None = Field(
         None, description="batch below <dataset>/continual/; null = the validation split"
     )
-    protocol: Literal["holdout", "fit"] = Field(
-        "holdout", description="holdout = score images not adapted to; fit = the same images"
+    protocol: Literal["holdout", "fit", "half"] = Field(
+        "holdout",
+        description="holdout = score images not adapted to; fit = the same images; half = adapt "
+        "on the left halves of the new images, score the right ones",
     )
-    save_adapted: bool = Field(False, description="keep the adapted model as a new checkpoint")
+    save_adapted: bool = Field(
+        False,
+        description="keep the adapted model as a new version beside the one it came from; "
+        "scripts/rollback.py goes back",
+    )
+    change_map: bool = Field(
+        True,
+        description="write where the new images disagree with the model before adaptation: a "
+        "georeferenced picture and a list of areas",
+    )
     max_images: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
         None, description="score at most this many images of each split; null = all"
     )
-    replay: float = Field(
-        0.0, ge=0, le=0.9, description="share of old images' rays in each adaptation step"
-    )
-    support_rays: int = Field(4000, ge=16, le=4_194_304, description="rays per adaptation step")
     test_batch_size: int = Field(
         1,
         ge=1,
@@ -62,7 +79,7 @@ class EvalJob(
 
     @field_validator("tto")
     @classmethod
-    def _tto_in_range(cls, value: str | int) -> str | int:
+    def _tto_in_range(cls, value: str | int | list[int]) -> str | int | list[int]:
         parse_tto(value)
         return value
 
@@ -72,14 +89,18 @@ class EvalJob(
         return parse_tto(self.tto)
 
 
-def parse_tto(value: str | int) -> tuple[int, ...]:
+def parse_tto(value: str | int | list[int]) -> tuple[int, ...]:
     """Return the steps of a `tto` value, ascending, each once.
 
     Raises:
         ValueError: not a number or list, or a number out of range.
     """
-    texts = value.split(",") if isinstance(value, str) else [str(value) if value >= 0 else "-1"]
-    if len(texts) > MAX_TTO_ENTRIES or (isinstance(value, int) and value > MAX_TTO):
+    numbers = [value] if isinstance(value, int) else value
+    if isinstance(numbers, str):
+        texts = numbers.split(",")
+    else:  # a number of thousands of digits is never turned into text
+        texts = [str(number) if 0 <= number <= MAX_TTO else "-1" for number in numbers]
+    if not 0 < len(texts) <= MAX_TTO_ENTRIES:
         raise ValueError(f"must be {TTO_RULE}")
     stripped = [text.strip() for text in texts]
     if not all(re.fullmatch(r"[0-9]{1,6}", text) for text in stripped):

@@ -16,22 +16,21 @@ from configs.decoding import MAX_MESSAGE_BYTES, decode_object
 from configs.errors import FieldError, JobRefused, show, show_name
 from configs.evaluate import EvalJob
 from configs.train import TrainJob
+from configs.video import VideoJob
 from configs.view import ViewJob
 
 __all__ = ["ALIASES", "MAX_MESSAGE_BYTES", "OPS", "Job", "canonical_json", "parse_job", "spec_hash"]
 
-Job = TrainJob | EvalJob | ViewJob
-OPS: dict[str, type[TrainJob] | type[EvalJob] | type[ViewJob]] = {
+Job = TrainJob | EvalJob | ViewJob | VideoJob
+JobClass = type[TrainJob] | type[EvalJob] | type[ViewJob] | type[VideoJob]
+OPS: dict[str, JobClass] = {
     "train": TrainJob,
     "eval": EvalJob,
     "view": ViewJob,
+    "video": VideoJob,
 }
 ALIASES = {"bm": "boundary_margin"}
-LATER_OPS = ("video",)
-LATER_FIELDS = {"camera_path": "comes with op video, not built in this version; leave it out"}
 LATER_VALUES = {
-    ("algo", "maml"): "comes later; use fomaml or joint",
-    ("algo", "reptile"): "comes later; use fomaml or joint",
     ("fim", True): "Fisher weighting is not built in this version; leave it false",
 }
 
@@ -89,15 +88,13 @@ def _without_aliases(values: dict[str, Any]) -> dict[str, Any]:
     return {ALIASES.get(name, name): value for name, value in values.items()}
 
 
-def _spec_class(values: dict[str, Any]) -> type[TrainJob] | type[EvalJob] | type[ViewJob]:
+def _spec_class(values: dict[str, Any]) -> JobClass:
     known = ", ".join(OPS)
     if "op" not in values:
         raise JobRefused([FieldError("op", "", f"is missing; set it to one of {known}")])
     op = values["op"]
     if isinstance(op, str) and op in OPS:
         return OPS[op]
-    if isinstance(op, str) and op in LATER_OPS:
-        raise JobRefused.because(f"not built in this version; use one of {known}", "op", op)
     hint = _did_you_mean(op, [*OPS, *CONTROL_OPS]) if isinstance(op, str) else ""
     raise JobRefused.because(f"must be one of {known}{hint}", "op", op)
 
@@ -135,8 +132,6 @@ def _choices(text: str) -> list[str]:
 
 
 def _unknown_field(field: str, spec: type[BaseModel]) -> str:
-    if field in LATER_FIELDS:
-        return LATER_FIELDS[field]
     op = next((name for name, candidate in OPS.items() if candidate is spec), "cancel or retry")
     owners = [name for name, other in OPS.items() if field in other.model_fields]
     if owners:

@@ -78,6 +78,7 @@ class Adapter:
         self._new, self._old = new, old
         self._points = new_points
         self._initial: dict[int, Parameters] = {}
+        self._before: dict[int, Parameters] = {}
         self._initial_background = {n: v.clone() for n, v in scene.background.items()}
         self._initial_cells = scene.occupancy.state()
         self._initial_experts, self._initial_variants = scene.experts, scene.variants
@@ -103,7 +104,10 @@ class Adapter:
         self.learner.sampling = training_sampling(self.scene.sampling, 1.0)
 
     def _keep(self, expert: int) -> None:
-        """Keep an expert as it was before its first change."""
+        """Keep an expert as it was before its first change, and where a step must be scaled."""
+        if self.settings.factors is not None:
+            parameters = self.scene.experts[expert]
+            self._before[expert] = {n: v.clone() for n, v in parameters.items()}
         if expert not in self._initial and expert < len(self._initial_experts):
             parameters = self.scene.experts[expert]
             self._initial[expert] = {n: v.clone() for n, v in parameters.items()}
@@ -135,16 +139,32 @@ class Adapter:
         Raises:
             NonFiniteError: ten steps in a row had a non-finite loss; the model is as before them.
         """
-        began_s = time.monotonic()
         if self.steps == 0:
             self._prepare()
+        began_s = time.monotonic()
         batch = self._exposed(self._draw_new(self.settings.rays - self.old_rays))
         if self._draw_old is not None:
             batch = joined([batch, self._draw_old(self.old_rays)])
         mse, _ = self.learner.step(batch, self._rates)
+        self._scale_step()
         self.steps += 1
         self.seconds += time.monotonic() - began_s
         return StepResult(self.steps, mse, psnr_of(mse), self.seconds)
+
+    def _scale_step(self) -> None:
+        """Apply the learned inner rates to what the step moved."""
+        factors, variants = self.settings.factors, self.scene.variants
+        for expert, before in self._before.items():
+            if factors is None:
+                break
+            base = expert if variants is None else int(variants.bases[expert])
+            own, now = factors.mlp_factors(base), self.scene.experts[expert]
+            for name, value in before.items():
+                if name == "table":
+                    factors.scale_table(base, value, now[name])
+                else:
+                    now[name].copy_(value.lerp(now[name], own[name.split(".")[0]]))
+        self._before.clear()
 
     def _exposed(self, batch: RayBatch) -> RayBatch:
         """The rays' colours as the model's exposure shows them."""
@@ -152,10 +172,18 @@ class Adapter:
             return batch
         return replace(batch, rgbs=exposed(batch.rgbs, -self._gains[batch.image_ids]))
 
+    def look_over(self) -> Survey:
+        """Survey the new images with the model as it was before adaptation; once."""
+        if self.survey is None:
+            began_s = time.monotonic()
+            self.survey = survey_new_images(self.scene, self._new, self._old)
+            self.seconds += time.monotonic() - began_s
+        return self.survey
+
     def _prepare(self) -> None:
         s = self.settings
-        if (s.exposure or s.local) and self.survey is None:
-            self.survey = survey_new_images(self.scene, self._new, self._old)
+        if s.exposure or s.local:
+            self.look_over()
         if s.exposure and self.survey is not None:
             self._gains = np.stack([self.survey.gains[i] for i in range(len(self._new))])
         if s.local and self.survey is not None and self.survey.found is not None:

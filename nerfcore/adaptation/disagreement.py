@@ -21,7 +21,7 @@ from nerfcore.adaptation.looks import Look
 from nerfcore.sampling.ground import GroundGrid
 
 LEAST_PIXELS = 2
-LEAST_VIEWS = 2
+LEAST_OLD_VIEWS = 2
 Float32 = NDArray[np.float32]
 
 
@@ -32,14 +32,16 @@ class Limits:
     Attributes:
         ratio: new error (root mean square) over the model's usual error there, at least.
         rms: new error itself, at least, sRGB in [0, 1].
+        views: new photographs that look at the cell, at least.
     """
 
     ratio: float
     rms: float
+    views: int
 
 
-DISAGREES = Limits(1.15, 0.02)
-CHANGED = Limits(2.0, 0.06)
+DISAGREES = Limits(1.5, 0.04, 1)
+CHANGED = Limits(2.0, 0.05, 2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +68,8 @@ class Disagreement:
     def cells(self, limits: Limits) -> NDArray[np.bool_]:
         """Cells whose error reaches the limits, bool[*grid.shape]."""
         with np.errstate(invalid="ignore"):
-            return (self.ratio >= limits.ratio) & (self.new_rms >= limits.rms)
+            enough = (self.ratio >= limits.ratio) & (self.new_rms >= limits.rms)
+        return enough & (self.views >= limits.views)
 
 
 def cell_errors(look: Look, gains: Gains, grid: GroundGrid) -> Float32:
@@ -100,11 +103,11 @@ def disagreement(
     new_errors = np.stack([cell_errors(one, gains[one.image], grid) for one in new])
     old_errors = np.stack([cell_errors(one, old_gains[one.image], grid) for one in old])
     views = np.isfinite(new_errors).sum(0)
-    new_rms = _rms(new_errors, LEAST_VIEWS if len(new) >= LEAST_VIEWS else 1)
+    new_rms = _rms(new_errors, 1)
     return Disagreement(
         grid,
         new_rms.reshape(grid.shape),
-        _filled(_rms(old_errors, LEAST_VIEWS).reshape(grid.shape)),
+        _filled(_rms(old_errors, LEAST_OLD_VIEWS).reshape(grid.shape)),
         views.reshape(grid.shape).astype(np.int32),
     )
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from nerfcore.errors import SettingsError
+from nerfcore.training.inner_rates import InnerRates
 from nerfcore.training.learner import Rates
 from nerfcore.training.parts import Part
 
@@ -20,6 +21,7 @@ class AdaptSettings:
         part: what may change: everything, the hash tables, or the MLPs.
         exposure: bring each new image to the model's exposure first.
         local: only ground cells where the new images disagree may change.
+        factors: learned inner rates, which multiply the rates by groups; None for none.
         seed: draws the rays.
     """
 
@@ -29,6 +31,7 @@ class AdaptSettings:
     part: Part = "all"
     exposure: bool = False
     local: bool = False
+    factors: InnerRates | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:

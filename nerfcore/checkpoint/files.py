@@ -1,7 +1,9 @@
 """Writes and reads one checkpoint folder.
 
     manifest.json            step, architecture, sampling, frame, partition, checksums
-    expert_00.safetensors    parameters and occupancy of expert 0 (and so on)
+    expert_00.safetensors    parameters and occupancy of expert 0 (and so on); behind the
+                             partition's experts their local copies, without occupancy
+    variants.safetensors     where local copies answer (absent where there are none)
     background.safetensors   the background MLP (absent for a fixed background)
     optimizer_00.safetensors moments of expert 0, `optimizer_background` too (only to resume)
 
@@ -24,6 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from nerfcore import atomic
+from nerfcore.checkpoint.variant_files import read_variants, write_variants
 from nerfcore.data.partition import Partition
 from nerfcore.data.records import Dataset, SceneFrame
 from nerfcore.errors import CheckpointError, SettingsError
@@ -37,7 +40,7 @@ from nerfcore.scene import SceneModel
 from nerfcore.settings import BackendName, SamplingSettings, model_settings_from_json, to_json
 from nerfcore.training.adam import Adam
 
-FORMAT_VERSION = 1
+FORMAT_VERSION, LOCAL_FORMAT_VERSION = 1, 2  # the second where there are local copies
 MANIFEST = "manifest.json"
 OCCUPANCY = ("allowed", "occupied", "opacity")
 
@@ -105,20 +108,18 @@ def save_checkpoint(
     """
     with atomic.new_folder(folder) as temporary:
         for k, parameters in enumerate(scene.experts):
-            span = scene.occupancy.span(k)
-            cells = {
-                f"occupancy.{name}": torch.from_numpy(getattr(scene.occupancy, name)[span].copy())
-                for name in OCCUPANCY
-            }
-            _save(temporary / _expert_file(k), parameters | cells)
+            _save(temporary / _expert_file(k), parameters | _cells_of(scene, k))
         if scene.background:
             _save(temporary / "background.safetensors", scene.background)
+        variants = {}
+        if scene.variants is not None:
+            variants = {"variants": write_variants(temporary, scene.variants)}
         if optimisers is not None:
             for k, adam in enumerate(optimisers[0]):
                 _save(temporary / _optimizer_file(k), _moments(adam))
             _save(temporary / _optimizer_file("background"), _moments(optimisers[1]))
         manifest = {
-            "format_version": FORMAT_VERSION,
+            "format_version": LOCAL_FORMAT_VERSION if variants else FORMAT_VERSION,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "step": step,
             "model": to_json(scene.settings),
@@ -126,6 +127,7 @@ def save_checkpoint(
             "frame": _frame_json(scene.frame),
             "partition": _partition_json(scene.partition),
             "occupancy_dims": scene.occupancy.dims.tolist(),
+            **variants,
             "files": {
                 path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)}
                 for path in sorted(temporary.iterdir())
@@ -134,6 +136,17 @@ def save_checkpoint(
         }
         atomic.write_text(temporary / MANIFEST, json.dumps(manifest, indent=1) + "\n")
     return folder
+
+
+def _cells_of(scene: SceneModel, expert: int) -> dict[str, Tensor]:
+    """An expert's occupancy; local copies have none of their own."""
+    if expert >= scene.occupancy.experts:
+        return {}
+    span = scene.occupancy.span(expert)
+    return {
+        f"occupancy.{name}": torch.from_numpy(getattr(scene.occupancy, name)[span].copy())
+        for name in OCCUPANCY
+    }
 
 
 def _save(path: Path, tensors: dict[str, Tensor]) -> None:
@@ -156,9 +169,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: unreadable ({error}); use another checkpoint") from error
     version = manifest.get("format_version") if isinstance(manifest, dict) else None
-    if version != FORMAT_VERSION:
+    if version not in (FORMAT_VERSION, LOCAL_FORMAT_VERSION):
         raise CheckpointError(
-            f"{path}: format_version {version!r}, this version reads {FORMAT_VERSION}; train again"
+            f"{path}: format_version {version!r}, this version reads {FORMAT_VERSION} and "
+            f"{LOCAL_FORMAT_VERSION}; train again"
         )
     return manifest
 
@@ -236,12 +250,14 @@ def load_checkpoint(
         raise CheckpointError(
             f"{folder / MANIFEST}: wrong or missing field ({error}); use another checkpoint"
         ) from error
+    variants = read_variants(folder, manifest.get("variants"), len(partition))
+    every = len(partition) if variants is None else len(variants.bases)
     target = resolve_device(device)
     architecture = Architecture.of(settings)
     shapes = architecture.shapes()
     if budget_bytes is None:
         count = int(dims.astype(np.int64).prod(axis=1).sum())
-        needs = scene_needs(architecture, len(partition), count, target)
+        needs = scene_needs(architecture, every, count, target)
         require_memory(f"{folder}: {len(partition)} experts", needs)
     cells = [_read_cells(folder / _expert_file(k)) for k in range(len(partition))]
 
@@ -250,7 +266,7 @@ def load_checkpoint(
         return _checked(path, _load(path), shapes, target)
 
     experts: Sequence[Parameters] = LazyExperts(
-        len(partition), load, architecture.bytes(), budget_bytes or 0, target
+        every, load, architecture.bytes(), budget_bytes or 0, target
     )
     if budget_bytes is None:
         experts = list(experts)
@@ -262,7 +278,7 @@ def load_checkpoint(
         }
     grid = _grid(partition, dims, cells)
     return SceneModel(
-        frame, partition, settings, sampling, experts, background, grid, target, backend
+        frame, partition, settings, sampling, experts, background, grid, target, backend, variants
     )
 
 

@@ -34,7 +34,7 @@ class CheckpointStore:
         self.keep = max(1, keep)
         folder.mkdir(parents=True, exist_ok=True)
         atomic.remove_leftovers(folder)
-        self.index = _read_index(folder) or {
+        self.index = read_index(folder) or {
             "last": None,
             "best": None,
             "best_psnr": None,
@@ -95,13 +95,18 @@ class CheckpointStore:
 
 def announce(folder: Path, name: str) -> None:
     """Make a checkpoint folder that lies in `folder` already its newest one in the index."""
-    index = _read_index(folder) or {"best": None, "best_psnr": None, "steps": []}
+    index = read_index(folder) or {"best": None, "best_psnr": None, "steps": []}
     steps = [step for step in index["steps"] if step != name] + [name]
     index = {**index, "last": name, "best": index["best"] or name, "steps": steps}
     atomic.write_text(folder / INDEX, json.dumps(index) + "\n")
 
 
-def _read_index(folder: Path) -> dict[str, Any] | None:
+def read_index(folder: Path) -> dict[str, Any] | None:
+    """The index of a `checkpoints/` folder, None where there is none.
+
+    Raises:
+        CheckpointError: it is unreadable.
+    """
     path = folder / INDEX
     if not path.exists():
         return None
@@ -128,7 +133,7 @@ def resolve_checkpoint(path: Path, prefix: str = "last") -> Path:
     if not re.fullmatch(r"last|best|step\d+", prefix):
         raise CheckpointError(f'prefix "{prefix}": allowed are "last", "best" and "step<N>"')
     folder = path / FOLDER if (path / FOLDER).is_dir() else path
-    index = _read_index(folder)
+    index = read_index(folder)
     if index is None:
         raise CheckpointError(
             f"checkpoint_path {path}: holds no checkpoint; name a finished train job, or a folder "

@@ -6,17 +6,19 @@ column). The scene is anything that renders a camera; nothing here changes it.
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nerfcore.adaptation.exposure import Gains, exposed, no_exposure
 from nerfcore.colour import bytes_to_srgb
 from nerfcore.data.images import ImageStore
 from nerfcore.errors import DataError, NonFiniteError
 from nerfcore.evaluation.frame import MetricRow, Split
 from nerfcore.evaluation.pictures import EvaluationPictures, check_names
+from nerfcore.evaluation.weights import ExpertShares
 from nerfcore.geometry.camera import Camera, Rendered
 from nerfcore.metrics.lpips import Lpips, LpipsUnavailable
 from nerfcore.metrics.psnr import psnr, psnr_linear
@@ -78,6 +80,9 @@ def score_images(
     *,
     lpips: Lpips | LpipsUnavailable,
     pictures: EvaluationPictures | None = None,
+    exposure_of: Callable[[int], Gains] | None = None,
+    shares: ExpertShares | None = None,
+    on_rendered: Callable[[int, Rendered], None] | None = None,
     on_progress: Callable[[int, int, MetricRow], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> Scored:
@@ -91,6 +96,9 @@ def score_images(
         state: what was done to the scene before.
         lpips: from `nerfcore.metrics.load_lpips`; loaded once for a job.
         pictures: where pictures go, or None for no pictures.
+        exposure_of: gains that an image's rendering is shown with; None = as the model is.
+        shares: says which experts an image shows; None leaves that out.
+        on_rendered: given each image's index and its rendering as it is scored.
         on_progress: called after each image with (images done, images in all, its row).
         should_stop: asked before each image and between chunks of rays.
 
@@ -112,10 +120,22 @@ def score_images(
         if rendered is None:
             return Scored(tuple(rows), stopped=True)
         render_s = time.perf_counter() - started_s
+        gains = no_exposure() if exposure_of is None else exposure_of(index)
+        if gains.any():
+            rendered = replace(rendered, rgb=exposed(rendered.rgb, gains))
         truth, valid = store.image(index), store.valid_mask(index)
         row = _row(rendered.rgb, truth, valid, store.names[index], split, state, lpips, render_s)
+        row = replace(
+            row,
+            expert_weights="" if shares is None else shares.of(camera_of(store, index), rendered),
+            exposure_red=float(gains[0]),
+            exposure_green=float(gains[1]),
+            exposure_blue=float(gains[2]),
+        )
         if pictures is not None:
-            pictures.write(row, rendered.rgb, truth, valid)
+            pictures.write(row, rendered.rgb, truth, valid, rendered.depth_m)
+        if on_rendered is not None:
+            on_rendered(index, rendered)
         rows.append(row)
         if on_progress is not None:
             on_progress(len(rows), len(indices), row)

@@ -1,10 +1,11 @@
-"""Owns the metrics dataframe: its columns, its CSV file, and the summary.
+"""Owns the metrics dataframe: columns, files (CSV; parquet where pyarrow is), and summaries.
 
 Tidy: one row per (tto, split, image). `tto` is the number of test-time optimisation steps taken
 before scoring. LPIPS is NaN (an empty cell) where it could not be measured, and `lpips_note` says
 why; everywhere else `lpips_note` names the network.
 """
 
+import importlib.util
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -15,7 +16,7 @@ import pandas as pd
 from nerfcore import atomic
 from nerfcore.errors import DataError
 
-METRICS_FILE = "metrics.csv"
+METRICS_FILE, PARQUET_FILE, SUMMARY_FILE = "metrics.csv", "metrics.parquet", "summary.csv"
 Split = Literal["adapted", "new_heldout", "old_val"]
 SPLITS: tuple[Split, ...] = ("adapted", "new_heldout", "old_val")
 
@@ -39,6 +40,10 @@ class MetricRow:
         rays: rays used in adaptation up to this tto.
         seed: of the job.
         checkpoint: what was adapted.
+        expert_weights: experts of the surfaces that the image shows and their shares, as
+            "0:0.75 2:0.25"; empty where it shows none.
+        exposure_red, exposure_green, exposure_blue: gains in log2 of linear light that the
+            rendering was shown with; 0 = as the model is.
     """
 
     tto: int
@@ -54,6 +59,10 @@ class MetricRow:
     rays: int
     seed: int
     checkpoint: str
+    expert_weights: str = ""
+    exposure_red: float = 0.0
+    exposure_green: float = 0.0
+    exposure_blue: float = 0.0
 
 
 COLUMNS = tuple(field.name for field in fields(MetricRow))
@@ -61,7 +70,7 @@ _TEXT_COLUMNS = tuple(field.name for field in fields(MetricRow) if field.name ==
 _TEXT_COLUMNS += tuple(field.name for field in fields(MetricRow) if field.type is str)
 _WHOLE_COLUMNS = tuple(field.name for field in fields(MetricRow) if field.type is int)
 _FLOAT_COLUMNS = tuple(field.name for field in fields(MetricRow) if field.type is float)
-_AVERAGED = (*_FLOAT_COLUMNS, "rays")
+_AVERAGED = (*(name for name in _FLOAT_COLUMNS if not name.startswith("exposure_")), "rays")
 
 
 def metrics_frame(rows: Iterable[MetricRow]) -> pd.DataFrame:
@@ -71,17 +80,24 @@ def metrics_frame(rows: Iterable[MetricRow]) -> pd.DataFrame:
 
 
 def write_metrics(job_folder: Path, rows: Iterable[MetricRow]) -> Path:
-    """Write `metrics.csv` atomically.
+    """Write `metrics.csv`, `summary.csv` and, where pyarrow is installed, `metrics.parquet`.
+
+    Each file appears whole.
 
     Args:
         job_folder: the job's folder, which must exist.
         rows: all rows of the job so far, in order.
 
     Returns:
-        The file written.
+        The CSV file.
     """
+    frame = metrics_frame(rows)
     target = job_folder / METRICS_FILE
-    atomic.write_text(target, metrics_frame(rows).to_csv(index=False, lineterminator="\n"))
+    atomic.write_text(target, frame.to_csv(index=False, lineterminator="\n"))
+    summary = summarise_by_tto(frame)
+    atomic.write_text(job_folder / SUMMARY_FILE, summary.to_csv(index=False, lineterminator="\n"))
+    if importlib.util.find_spec("pyarrow") is not None:
+        atomic.write_bytes(job_folder / PARQUET_FILE, frame.to_parquet(None, index=False))
     return target
 
 
@@ -145,6 +161,32 @@ def summarise(frame: pd.DataFrame) -> pd.DataFrame:
     first = summary.groupby("split")["psnr"].transform("first")
     summary["psnr_gain"] = summary["psnr"] - first
     return summary[columns]
+
+
+def summarise_by_tto(frame: pd.DataFrame) -> pd.DataFrame:
+    """One row per tto, splits side by side.
+
+    Args:
+        frame: as `metrics_frame` or `read_metrics` returns it.
+
+    Returns:
+        Columns tto, adapt_seconds, rays, then psnr, ssim, lpips and images of each split
+        (`psnr_new_heldout`), and `forgetting_db`: old_val's PSNR at the smallest tto minus now
+        (NaN where there is none).
+    """
+    summary = summarise(frame)
+    columns = ["tto", "adapt_seconds", "rays"]
+    names = ("psnr", "ssim", "lpips", "images")
+    columns += [f"{name}_{split}" for split in SPLITS for name in names] + ["forgetting_db"]
+    rows = []
+    for tto, own in summary.groupby("tto"):
+        row = {"tto": tto, "adapt_seconds": own["adapt_seconds"].max(), "rays": own["rays"].max()}
+        for record in own.to_dict("records"):
+            row |= {f"{name}_{record['split']}": record[name] for name in names}
+            if record["split"] == "old_val":
+                row["forgetting_db"] = -record["psnr_gain"]
+        rows.append(row)
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _typed(frame: pd.DataFrame) -> pd.DataFrame:

@@ -3,7 +3,9 @@
 Below one folder: `gt/<split>__<image>.png` (the photograph as scored), `pred/<tto>/<same>.png`
 (the rendering), `comparison/<tto>/<same>.png` (truth | prediction | error with captions), and
 `comparison/<tto>.png`, a contact sheet of them. The split stands in the name because two flights
-often number their photographs alike. Pictures are RGB in memory; every file appears whole.
+often number their photographs alike. `error/<tto>/<same>.png` is the error alone and
+`depth/<tto>/<same>.png` the depth along the rays in centimetres, 16 bits, 0 where the model shows
+sky or what lies beyond 655 m. Pictures are RGB in memory; every file appears whole.
 """
 
 from collections.abc import Sequence
@@ -22,6 +24,8 @@ from nerfcore.evaluation.frame import MetricRow, Split
 GT_FOLDER = "gt"
 PREDICTION_FOLDER = "pred"
 COMPARISON_FOLDER = "comparison"
+ERROR_FOLDER, DEPTH_FOLDER = "error", "depth"
+DEPTH_LIMIT_CM = 65535
 # The error panel is black at 0 and brightest at this mean absolute sRGB difference or more.
 ERROR_FULL_SCALE = 0.25
 _INVALID_RGB = (96, 96, 96)
@@ -62,7 +66,22 @@ def write_png(path: Path, picture: Rgb8) -> None:
     Raises:
         DataError: the picture cannot be encoded.
     """
-    done, content = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    _write_png(path, np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)))
+
+
+def write_depth(path: Path, depth_m: NDArray[np.float32]) -> None:
+    """Write a depth map f32[H, W] in metres (NaN = sky) as 16-bit PNG in centimetres.
+
+    Raises:
+        DataError: the picture cannot be encoded.
+    """
+    depth_cm = np.nan_to_num(depth_m, nan=0.0) * 100.0
+    depth_cm[depth_cm > DEPTH_LIMIT_CM] = 0.0
+    _write_png(path, np.rint(depth_cm).astype(np.uint16))
+
+
+def _write_png(path: Path, picture: NDArray[np.integer]) -> None:
+    done, content = cv2.imencode(".png", picture)
     if not done:
         raise DataError(f"{path}: a picture of shape {picture.shape} cannot be written as PNG")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -87,14 +106,16 @@ class EvaluationPictures:
         prediction: NDArray[np.floating],
         truth: Rgb8,
         valid: NDArray[np.bool_],
+        depth_m: NDArray[np.float32] | None = None,
     ) -> Path:
-        """Write the truth (once), the prediction and their comparison.
+        """Write the truth (once), the prediction, their comparison, the error and the depth.
 
         Args:
             row: the image's scores, for names and captions.
             prediction: float [H, W, 3], sRGB in [0, 1].
             truth: u8[H, W, 3], sRGB.
             valid: bool[H, W].
+            depth_m: f32[H, W], NaN = sky; None writes no depth map.
 
         Returns:
             The prediction's file.
@@ -106,6 +127,11 @@ class EvaluationPictures:
         predicted = srgb_to_bytes(prediction)
         path = self.folder / PREDICTION_FOLDER / str(row.tto) / name
         write_png(path, predicted)
+        folder = str(row.tto)
+        error = error_picture(truth, predicted, valid)
+        write_png(self.folder / ERROR_FOLDER / folder / name, error)
+        if depth_m is not None:
+            write_depth(self.folder / DEPTH_FOLDER / folder / name, depth_m)
         if self.comparisons:
             comparison = comparison_picture(truth, predicted, valid, captions_of(row))
             write_png(self.folder / COMPARISON_FOLDER / str(row.tto) / name, comparison)

@@ -17,6 +17,7 @@ from nerfcore.encoding.splats import Splats
 from nerfcore.errors import CheckpointError
 from nerfcore.field.parameters import Parameters
 
+STORED_NAME = "inner_rates"  # in a checkpoint's manifest, among what is kept besides the model
 RATE = 0.03
 LARGEST_LOG = 3.4  # factors stay within 1/30 and 30
 _BETA1, _BETA2, _EPSILON = 0.9, 0.99, 1e-12

@@ -19,7 +19,7 @@ from nerfcore.data.partition import Partition
 from nerfcore.data.records import Dataset, ImageSet
 from nerfcore.scene import SceneModel
 from nerfcore.training.choice import make_stepper
-from nerfcore.training.inner_rates import InnerRates
+from nerfcore.training.inner_rates import STORED_NAME, InnerRates
 from nerfcore.training.learner import Learner, psnr_of
 from nerfcore.training.pixels import PixelSampler, RayBatch
 from nerfcore.training.schedule import decay, training_sampling
@@ -31,7 +31,6 @@ OCCUPANCY_EVERY = 16
 OCCUPANCY_WARM_UP = 64
 OCCUPANCY_CELLS = 4096
 VALIDATION_RAYS = 16384
-INNER_RATES = "inner_rates"
 
 OnProgress = Callable[[dict[str, Any]], None]
 
@@ -130,7 +129,7 @@ class _Run:
         if not self.settings.learn_inner_rates:
             return None
         count, layout = len(self.scene.partition), self.scene.architecture.layout
-        stored = None if start is None else read_manifest(start)["extra"].get(INNER_RATES)
+        stored = None if start is None else read_manifest(start)["extra"].get(STORED_NAME)
         if stored is None:
             return InnerRates(count, layout)
         return InnerRates.from_json(stored, count, layout)
@@ -228,7 +227,7 @@ class _Run:
             "used_s": self._used_s(),
         }
         if self.stepper.factors is not None:
-            extra[INNER_RATES] = self.stepper.factors.to_json()
+            extra[STORED_NAME] = self.stepper.factors.to_json()
         path = self.checkpoints.save(self.scene, step, self.psnr, extra, optimisers)
         self.on_progress(
             {"event": "checkpoint", "step": step, "path": str(path), "psnr": self.psnr}

@@ -1,9 +1,9 @@
-"""Owns loading what eval and view jobs start from: dataset, partition and adapted-to-be model."""
+"""Owns loading what eval, view and video jobs start from: dataset, partition, model."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from configs import EvalJob, ViewJob
+from configs import EvalJob, VideoJob, ViewJob
 from nerfcore.checkpoint import load_checkpoint, read_manifest
 from nerfcore.checkpoint.files import require_same_frame
 from nerfcore.data.dataset import load_dataset
@@ -13,6 +13,7 @@ from nerfcore.errors import CheckpointError
 from nerfcore.field.backends import check_backend, resolve_device
 from nerfcore.field.memory import experts_budget_bytes
 from nerfcore.scene import SceneModel
+from nerfcore.training.inner_rates import STORED_NAME, InnerRates
 from runner.inputs import Inputs
 from runner.ops.agreement import (
     job_partition,
@@ -41,7 +42,7 @@ class Loaded:
     step: int
 
 
-def load_model(job: EvalJob | ViewJob, inputs: Inputs) -> Loaded:
+def load_model(job: EvalJob | ViewJob | VideoJob, inputs: Inputs) -> Loaded:
     """Load dataset and checkpoint, after holding them against each other.
 
     Raises:
@@ -65,3 +66,21 @@ def load_model(job: EvalJob | ViewJob, inputs: Inputs) -> Loaded:
         scene = replace(scene, partition=replace(scene.partition, boundary_margin=margin))
     step = int(read_manifest(checkpoint)["step"])
     return Loaded(dataset, with_job_sampling(scene, job), checkpoint, step)
+
+
+def learned_rates(job: EvalJob, model: Loaded) -> InnerRates | None:
+    """Return the inner rates that a checkpoint's training learned, None where a job wants none.
+
+    Raises:
+        CheckpointError: the job wants them and the checkpoint has none.
+    """
+    if not job.use_inner_rates:
+        return None
+    stored = read_manifest(model.checkpoint)["extra"].get(STORED_NAME)
+    if stored is None:
+        raise CheckpointError(
+            f"use_inner_rates = true: {model.checkpoint} has none; train with learn_inner_rates, "
+            "or leave it out"
+        )
+    scene = model.scene
+    return InnerRates.from_json(stored, len(scene.partition), scene.architecture.layout)

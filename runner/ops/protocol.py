@@ -5,6 +5,8 @@
 - holdout without a batch: adapt on the even-numbered validation images, score the odd ones; with
   nothing to adapt (tto 0 alone) score every validation image (`old_val`).
 - fit: adapt on and score the same images: the whole batch, or every validation image.
+- half: adapt on the left halves of those images; score the right halves (`new_heldout`), the left
+  ones (`adapted`) and, with a batch, the validation images (`old_val`).
 """
 
 from dataclasses import dataclass
@@ -27,11 +29,14 @@ class Plan:
         adapt: sets of images adapted to.
         points: sparse points of those images, None when there are none of their own.
         scored: each split with its images, none of them empty.
+        halves: only left halves are adapted to and scored as `adapted`, right ones as
+            `new_heldout`.
     """
 
     adapt: tuple[ImageSet, ...]
     points: SparsePoints | None
     scored: tuple[Scored, ...]
+    halves: bool = False
 
 
 def plan_of(job: EvalJob, dataset: Dataset) -> Plan:
@@ -48,7 +53,7 @@ def plan_of(job: EvalJob, dataset: Dataset) -> Plan:
     )
     if not scored:
         raise DataError(f"{_where(job)} has no image to score; {_mend(job)}")
-    return Plan(_filled(plan.adapt), plan.points, scored)
+    return Plan(_filled(plan.adapt), plan.points, scored, plan.halves)
 
 
 def chosen(count: int, most: int | None) -> list[int]:
@@ -60,9 +65,12 @@ def chosen(count: int, most: int | None) -> list[int]:
 
 def _batch_plan(job: EvalJob, dataset: Dataset) -> Plan:
     batch = dataset.batch(job.batch or "")
+    both = (batch.adapt, batch.heldout)
     if job.protocol == "fit":
-        both = (batch.adapt, batch.heldout)
         return Plan(both, batch.points, (("adapted", both),))
+    if job.protocol == "half":
+        scored = (("new_heldout", both), ("adapted", both), ("old_val", (dataset.val,)))
+        return Plan(both, batch.points, scored, halves=True)
     return Plan(
         (batch.adapt,),
         batch.points,
@@ -78,6 +86,8 @@ def _validation_plan(job: EvalJob, dataset: Dataset) -> Plan:
     val = dataset.val
     if job.protocol == "fit":
         return Plan((val,), None, (("adapted", (val,)),))
+    if job.protocol == "half":
+        return Plan((val,), None, (("new_heldout", (val,)), ("adapted", (val,))), halves=True)
     if job.tto_steps[-1] == 0:
         return Plan((), None, (("old_val", (val,)),))
     even, odd = val.subset(range(0, len(val), 2)), val.subset(range(1, len(val), 2))

@@ -6,10 +6,11 @@ Job fields keep the reference system's names; the engine has its own.
 import dataclasses
 from typing import Final
 
-from configs import EvalJob, Job, TrainJob, ViewJob
+from configs import EvalJob, Job, TrainJob, VideoJob, ViewJob
 from nerfcore.adaptation import AdaptSettings
 from nerfcore.scene import SceneModel
 from nerfcore.settings import HashGridSettings, ModelSettings
+from nerfcore.training.inner_rates import InnerRates
 from nerfcore.training.learner import Rates
 from nerfcore.training.settings import SamplingOptions, TrainSettings
 
@@ -47,7 +48,7 @@ def sampling_options(job: Job) -> SamplingOptions:
     )
 
 
-def rates(job: Job) -> Rates:
+def rates(job: TrainJob | EvalJob | ViewJob) -> Rates:
     """Return the learning rates."""
     return Rates(job.encoding_lr, job.sigma_lr, job.color_lr, job.bg_lr)
 
@@ -74,6 +75,10 @@ def train_settings(job: TrainJob, model: ModelSettings, *, resume: bool) -> Trai
         tasks=job.batch_size,
         inner_steps=job.inner_iter,
         inner_lr=job.inner_lr,
+        adapt=job.adapt,
+        learn_inner_rates=job.learn_inner_rates,
+        reptile_step=job.reptile_step,
+        max_rays=job.max_rays,
         cell_dim=job.cell_dim,
         save_step=job.save_step,
         eval_step=job.eval_step,
@@ -88,12 +93,23 @@ def train_settings(job: TrainJob, model: ModelSettings, *, resume: bool) -> Trai
     )
 
 
-def adapt_settings(job: EvalJob | ViewJob) -> AdaptSettings:
-    """Return how a job adapts."""
-    return AdaptSettings(rays=job.support_rays, replay=job.replay, rates=rates(job), seed=job.seed)
+def adapt_settings(
+    job: EvalJob | ViewJob, factors: InnerRates | None = None
+) -> AdaptSettings:
+    """Return how a job adapts; a view job as the viewer does: everything, as it is."""
+    settings = AdaptSettings(
+        rays=job.support_rays, replay=job.replay, rates=rates(job), seed=job.seed
+    )
+    if isinstance(job, EvalJob):
+        settings = dataclasses.replace(
+            settings, part=job.adapt, exposure=job.exposure, local=job.local, factors=factors
+        )
+    return settings
 
 
-def with_job_sampling(scene: SceneModel, job: EvalJob | ViewJob) -> SceneModel:
+def with_job_sampling(
+    scene: SceneModel, job: EvalJob | ViewJob | VideoJob
+) -> SceneModel:
     """Return the scene (shared parameters) with the job's ray bounds and number of samples."""
     sampling = dataclasses.replace(
         scene.sampling,
