@@ -28,6 +28,9 @@ from runner.stopping import StopRequest
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 HAS_TRITON = importlib.util.find_spec("triton") is not None
+needs_triton = pytest.mark.skipif(
+    not HAS_TRITON and not os.environ.get("CI"), reason="triton is not installed"
+)
 
 
 @pytest.mark.parametrize(
@@ -147,7 +150,7 @@ def test_a_full_gpu_is_no_broken_backend(
         make_tracer("triton", tiny_scene().architecture, CPU)
 
 
-@pytest.mark.skipif(not HAS_TRITON, reason="triton is not installed")
+@needs_triton
 def test_tritons_own_errors_are_runtime_errors() -> None:
     """So a compiler that fails on this machine counts as a backend that does not work."""
     from triton.errors import TritonError
@@ -177,7 +180,7 @@ def test_a_model_knows_which_backend_it_uses() -> None:
     assert (other.sampling.step_m, scene.sampling.step_m) == (9.0, 0.5)
 
 
-@pytest.mark.skipif(not HAS_TRITON, reason="triton is not installed")
+@needs_triton
 def test_triton_may_be_interpreted_on_the_cpu() -> None:
     """With TRITON_INTERPRET=1, in a process of its own."""
     code = (

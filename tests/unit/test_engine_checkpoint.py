@@ -17,7 +17,9 @@ from nerfcore.checkpoint import (
     save_checkpoint,
 )
 from nerfcore.errors import CheckpointError
-from nerfcore.training.learner import Learner
+from nerfcore.settings import BackendName
+from nerfcore.training.learner import Learner, Rates
+from nerfcore.training.pixels import RayBatch
 
 
 def test_round_trip_renders_identically(tmp_path: Path) -> None:
@@ -35,6 +37,28 @@ def test_round_trip_renders_identically(tmp_path: Path) -> None:
         for a, b in zip(found[:2], expected[:2], strict=True):
             assert np.allclose(a, b, atol=atol, rtol=0)
         assert np.allclose(found[2], expected[2], atol=10 * atol, rtol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("writer", ["numba", "torch"])
+def test_what_one_backend_trained_the_others_show(tmp_path: Path, writer: BackendName) -> None:
+    """Tables that each backend changed itself, in places where no other put them."""
+    scene = tiny_scene(2, 1, backend=writer, margin=1.5)
+    rays = rays_into(64)
+    truth = np.full((64, 3), 0.25, np.float32)
+    learner = Learner(scene, np.random.default_rng(0))
+    for _ in range(3):
+        learner.step(RayBatch(*rays, truth, np.zeros(64, np.int64)), Rates(encoding=0.3))
+    folder = save_checkpoint(scene, tmp_path / "step3", 3)
+    pictures = {
+        reader: load_checkpoint(folder, "cpu", reader).render_rays(*rays)
+        for reader in ("numba", "torch")
+    }
+    own = scene.render_rays(*rays)
+    assert all(
+        np.array_equal(a, b, equal_nan=True) for a, b in zip(pictures[writer], own, strict=True)
+    )
+    for one, other in zip(pictures["numba"][:2], pictures["torch"][:2], strict=True):
+        assert np.allclose(one, other, atol=1e-3, rtol=0)  # samples too faint to colour
 
 
 def test_optimiser_state_round_trip(tmp_path: Path) -> None:
