@@ -7,6 +7,7 @@ from configs.exit_codes import ExitCode
 from configs.parse import MAX_MESSAGE_BYTES, OPS, Job, canonical_json, parse_job
 from configs.paths import Roots, resolve_checkpoint, resolve_data
 from configs.train import TrainJob
+from configs.video import VideoJob
 from configs.view import ViewJob
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "JobRefused",
     "Roots",
     "TrainJob",
+    "VideoJob",
     "ViewJob",
     "canonical_json",
     "parse_job",

@@ -102,3 +102,28 @@ class JobFolder:
     def screenshots(self) -> Path:
         """Pictures taken in the viewer."""
         return self.root / "screenshots"
+
+    @property
+    def videos(self) -> Path:
+        """Films rendered in the viewer, each with its camera path."""
+        return self.root / "videos"
+
+    @property
+    def camera_paths(self) -> Path:
+        """Camera paths saved in the viewer."""
+        return self.root / "camera_paths"
+
+    @property
+    def of_view(self) -> tuple[Path, ...]:
+        """The folders that a view job may make."""
+        return (self.screenshots, self.videos, self.camera_paths, self.checkpoints)
+
+    @property
+    def video(self) -> Path:
+        """The film of a video job."""
+        return self.root / "video.mp4"
+
+    @property
+    def camera_path(self) -> Path:
+        """The path that a video job followed."""
+        return self.root / "camera_path.json"

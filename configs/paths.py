@@ -78,16 +78,33 @@ def resolve_checkpoint(roots: Roots, value: str) -> Path:
     Raises:
         JobRefused: the path leaves the roots.
     """
+    return _below_logs(roots, value, "checkpoint_path")
+
+
+def resolve_camera_path(roots: Roots, value: str) -> Path:
+    """Return the file that `camera_path` names; it need not exist.
+
+    Args:
+        roots: the folders it may lie in.
+        value: as for `resolve_checkpoint`; no preset's name.
+
+    Raises:
+        JobRefused: the path leaves the roots.
+    """
+    return _below_logs(roots, value, "camera_path")
+
+
+def _below_logs(roots: Roots, value: str, field: str) -> Path:
     logs = roots.logs.resolve()
     relative = Path(value)
     if relative.is_absolute():
-        folder = _resolved(relative, "checkpoint_path", value)
+        path = _resolved(relative, field, value)
     else:
         named = relative.parts[:1] == (roots.logs.name,)
         below = Path(*relative.parts[1:]) if named and len(relative.parts) > 1 else relative
-        folder = _resolved(logs / below, "checkpoint_path", value)
-    _require_inside(folder, (logs, *roots.data_roots), "checkpoint_path", value)
-    return folder
+        path = _resolved(logs / below, field, value)
+    _require_inside(path, (logs, *roots.data_roots), field, value)
+    return path
 
 
 def _resolved(path: Path, field: str, value: str) -> Path:

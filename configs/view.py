@@ -16,6 +16,8 @@ from configs.common import (
     StoredModelFields,
 )
 
+Token = Annotated[str, Field(pattern=r"^[!-~]{8,256}$")]
+
 
 class ViewJob(
     GeneralFields, DataFields, StoredModelFields, RenderFields, OptimizerFields, CheckpointFields
@@ -46,4 +48,14 @@ class ViewJob(
     )
     viewer_timeout: float = Field(
         900, gt=0, le=604_800, description="end after this many seconds without a visitor"
+    )
+    viewer_token: Token | None = Field(
+        None,
+        description="what a visitor must know, 8 to 256 printable characters without spaces; null "
+        "= nothing; it stands in the job's folder in plain text",
+    )
+    follow: bool = Field(
+        False,
+        description="show every new checkpoint of the train job that checkpoint_path names, also "
+        "while it runs; waits viewer_timeout for its first one",
     )

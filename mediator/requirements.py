@@ -7,9 +7,19 @@ queue. What lies inside a dataset or a checkpoint is the runner's to check.
 from collections.abc import Callable
 from pathlib import Path
 
-from configs import EvalJob, Job, JobRefused, Roots, ViewJob, resolve_checkpoint, resolve_data
+from configs import (
+    EvalJob,
+    Job,
+    JobRefused,
+    Roots,
+    VideoJob,
+    ViewJob,
+    resolve_checkpoint,
+    resolve_data,
+)
 from configs.artifacts import CHECKPOINT_INDEX, CHECKPOINT_MANIFEST, JobFolder
-from configs.paths import resolve_partition
+from configs.paths import resolve_camera_path, resolve_partition
+from configs.video import PRESETS
 from mediator.states import JobState
 
 # Any one of them makes a folder a dataset, or a partition; the second is the reference system's.
@@ -42,7 +52,9 @@ def check_requirements(
     _check_data(job, roots)
     if job.checkpoint_path is None:
         return None
-    return _check_checkpoint(job.checkpoint_path, roots, state_of)
+    owner = _check_checkpoint(job.checkpoint_path, roots, state_of)
+    follows = isinstance(job, ViewJob) and job.follow  # such a job waits by itself
+    return None if follows else owner
 
 
 def _check_data(job: Job, roots: Roots) -> None:
@@ -71,6 +83,19 @@ def _check_data(job: Job, roots: Roots) -> None:
         )
     if isinstance(job, EvalJob | ViewJob) and job.batch is not None:
         _check_batch(dataset, job.batch)
+    if isinstance(job, VideoJob) and job.camera_path not in PRESETS:
+        _check_camera_path(job.camera_path, roots)
+
+
+def _check_camera_path(value: str, roots: Roots) -> None:
+    file = resolve_camera_path(roots, value)
+    if not file.is_file():
+        raise JobRefused.because(
+            f"there is no file {file}; name one of {', '.join(PRESETS)}, or a path saved from the "
+            "viewer",
+            "camera_path",
+            value,
+        )
 
 
 def _holds_one(folder: Path, names: tuple[str, ...]) -> bool:

@@ -4,12 +4,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from configs import EvalJob, JobFolder, TrainJob, ViewJob
+from configs import EvalJob, JobFolder, TrainJob, VideoJob, ViewJob
 from runner.inputs import Inputs
 from runner.progress import ProgressWriter
 from runner.stopping import StopRequest
 
-JobT = TypeVar("JobT", bound=TrainJob | EvalJob | ViewJob, covariant=True)
+JobT = TypeVar("JobT", bound=TrainJob | EvalJob | ViewJob | VideoJob, covariant=True)
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ OPERATION_MODULES = {
     "train": "runner.ops.train",
     "eval": "runner.ops.evaluate",
     "view": "runner.ops.view",
+    "video": "runner.ops.video",
 }
 JOB_FILE_LIMIT_BYTES = 1 << 20
 _log = logging.getLogger("runner")

@@ -9,9 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from configs import EvalJob, Job, Roots, ViewJob
+from configs import EvalJob, Job, JobRefused, Roots, VideoJob, ViewJob
 from configs.artifacts import CHECKPOINT_INDEX, CHECKPOINT_MANIFEST, JobFolder
-from configs.paths import resolve_checkpoint, resolve_data, resolve_partition
+from configs.paths import (
+    resolve_camera_path,
+    resolve_checkpoint,
+    resolve_data,
+    resolve_partition,
+)
+from configs.video import PRESETS
 from nerfcore.errors import CheckpointError, DataError
 
 # Any one of them makes a folder a dataset, or a partition; the second is the reference system's.
@@ -27,12 +33,17 @@ class Inputs:
     Attributes:
         dataset: holds one of DATASET_FILES.
         partition: holds one of PARTITION_FILES.
-        checkpoint: holds manifest.json; None when the job names none.
+        checkpoint: holds manifest.json; None when the job names none, or follows a train job that
+            has saved none yet.
+        source: the folder that checkpoint_path names: a job's, or the checkpoint's own.
+        camera_path: the camera path's file; None for a preset, and for other operations.
     """
 
     dataset: Path
     partition: Path
     checkpoint: Path | None
+    source: Path | None = None
+    camera_path: Path | None = None
 
 
 def find_inputs(job: Job, roots: Roots) -> Inputs:
@@ -59,10 +70,31 @@ def find_inputs(job: Job, roots: Roots) -> Inputs:
         )
     if isinstance(job, EvalJob | ViewJob) and job.batch is not None:
         _check_batch(dataset, job.batch)
-    checkpoint = None
+    checkpoint = source = None
     if job.checkpoint_path is not None:
-        checkpoint = find_checkpoint(resolve_checkpoint(roots, job.checkpoint_path), job.prefix)
-    return Inputs(dataset, partition, checkpoint)
+        source = resolve_checkpoint(roots, job.checkpoint_path)
+        if not (isinstance(job, ViewJob) and job.follow and _has_no_checkpoint(source)):
+            checkpoint = find_checkpoint(source, job.prefix)
+    return Inputs(dataset, partition, checkpoint, source, _camera_path(job, roots))
+
+
+def _has_no_checkpoint(folder: Path) -> bool:
+    index = JobFolder(folder).checkpoints / CHECKPOINT_INDEX
+    return not index.is_file() and not (folder / CHECKPOINT_MANIFEST).is_file()
+
+
+def _camera_path(job: Job, roots: Roots) -> Path | None:
+    if not isinstance(job, VideoJob) or job.camera_path in PRESETS:
+        return None
+    file = resolve_camera_path(roots, job.camera_path)
+    if not file.is_file():
+        raise JobRefused.because(
+            f"there is no file {file}; name one of {', '.join(PRESETS)}, or a path saved from the "
+            "viewer",
+            "camera_path",
+            job.camera_path,
+        )
+    return file
 
 
 def find_checkpoint(folder: Path, prefix: str) -> Path:

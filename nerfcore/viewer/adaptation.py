@@ -1,22 +1,25 @@
 """Owns live adaptation: a thread that steps an adapter while the page shows the model.
 
 Every step takes its turn with the renders. A step that raises, or whose loss is not finite, ends
-the adaptation: the model is put back to what it was before adaptation within the same turn, so no
-picture shows the broken state, and the reason goes to the page.
+the adaptation: the model is put back to what it was before the run's adapter was made within the
+same turn, so no picture shows the broken state, and the reason goes to the page.
 """
 
 import logging
 import math
 import threading
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
 from nerfcore.errors import NerfcoreError
-from nerfcore.viewer.protocols import AdapterLike, StepResultLike
+from nerfcore.viewer.protocols import AdaptChoice, AdapterLike, AdaptingLike, StepResultLike
 from nerfcore.viewer.reasons import reason_of
 from nerfcore.viewer.sharing import Turns
+
+HELD_STEPS: Final = 4000
 
 _log = logging.getLogger(__name__)
 
@@ -31,13 +34,15 @@ class AdaptState(StrEnum):
     IDLE = "idle"
     LOADING = "loading images"
     RUNNING = "running"
+    PAUSED = "paused"
     STOPPING = "stopping"
 
 
 NEXT_STATES: Final[dict[AdaptState, frozenset[AdaptState]]] = {
     AdaptState.IDLE: frozenset({AdaptState.LOADING}),
     AdaptState.LOADING: frozenset({AdaptState.RUNNING, AdaptState.STOPPING, AdaptState.IDLE}),
-    AdaptState.RUNNING: frozenset({AdaptState.STOPPING, AdaptState.IDLE}),
+    AdaptState.RUNNING: frozenset({AdaptState.PAUSED, AdaptState.STOPPING, AdaptState.IDLE}),
+    AdaptState.PAUSED: frozenset({AdaptState.RUNNING, AdaptState.STOPPING, AdaptState.IDLE}),
     AdaptState.STOPPING: frozenset({AdaptState.IDLE}),
 }
 
@@ -50,141 +55,218 @@ class AdaptStatus:
         state: where it stands.
         last: the newest step's report; None before the first and after a reset.
         problem: why the last run ended early, one line; None if it did not.
+        steps: adaptation steps in the shown model.
     """
 
     state: AdaptState
     last: StepResultLike | None
     problem: str | None
+    steps: int = 0
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """One step for the plots: its number since the last reset, loss, PSNR in dB."""
+
+    step: int
+    loss: float
+    psnr: float
 
 
 class Adaptation:
-    """Starts, stops and single-steps an adapter on a thread of its own.
+    """Starts, pauses, stops and single-steps an adapter on a thread of its own.
 
     Args:
-        make_adapter: builds the adapter; called once, on the thread, at the first start.
+        adapting: makes adapters (on the thread, at a start with a new choice) and undoes them.
         turns: the order of use of the model.
         on_status: called after every step and every change of state, from any thread.
     """
 
     def __init__(
         self,
-        make_adapter: Callable[[], AdapterLike],
+        adapting: AdaptingLike,
         turns: Turns,
         on_status: Callable[[AdaptStatus], None],
     ) -> None:
-        self._make_adapter = make_adapter
+        self._adapting = adapting
         self._turns = turns
         self._on_status = on_status
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
         self._adapter: AdapterLike | None = None
+        self._choice: AdaptChoice | None = None
+        self._steps_before = 0
         self._status = AdaptStatus(AdaptState.IDLE, None, None)
-        self._stop_asked = threading.Event()
+        self._records: deque[StepRecord] = deque(maxlen=HELD_STEPS)
+        self._is_stop_asked = False
         self._thread: threading.Thread | None = None
 
     @property
     def status(self) -> AdaptStatus:
         """The newest status."""
-        with self._lock:
+        with self._changed:
             return self._status
 
-    def start(self, max_steps: int | None = None) -> bool:
+    def records(self) -> tuple[StepRecord, ...]:
+        """Return the last steps since the last reset, the newest last."""
+        with self._changed:
+            return tuple(self._records)
+
+    def start(self, choice: AdaptChoice, max_steps: int | None = None) -> bool:
         """Begin or go on adapting; False when it runs already.
 
         Args:
+            choice: images and rates; another one than before makes a new adapter.
             max_steps: stop after so many steps; None = until `stop`.
         """
-        with self._lock:
+        with self._changed:
             if self._status.state is not AdaptState.IDLE:
                 return False
-            self._stop_asked.clear()
-            self._status = AdaptStatus(AdaptState.LOADING, self._status.last, None)
+            self._is_stop_asked = False
+            if choice != self._choice:
+                self._adapter, self._choice = None, choice
+            now = self._status
+            self._status = AdaptStatus(AdaptState.LOADING, now.last, None, now.steps)
             self._thread = threading.Thread(
-                target=self._run, args=(max_steps,), name="live-adaptation", daemon=True
+                target=self._run, args=(choice, max_steps), name="live-adaptation", daemon=True
             )
             self._thread.start()
         self._tell()
         return True
 
+    def pause(self) -> None:
+        """Hold after the running step, until `resume` or `stop`."""
+        self._move(AdaptState.PAUSED)
+
+    def resume(self) -> None:
+        """Go on after `pause`."""
+        self._move(AdaptState.RUNNING, only_from=AdaptState.PAUSED)
+
     def stop(self) -> None:
         """Ask the thread to end after the running step; returns at once."""
-        self._stop_asked.set()
-        with self._lock:
-            is_stopping = AdaptState.STOPPING in NEXT_STATES[self._status.state]
-        if is_stopping:
-            self._move(AdaptState.STOPPING)
+        with self._changed:
+            self._is_stop_asked = True
+            self._changed.notify_all()
+        self._move(AdaptState.STOPPING)
 
     def reset(self) -> bool:
         """Put the model back to what it was before adaptation; False when nothing was adapted.
 
         A run in progress goes on from there.
+
+        Raises:
+            NerfcoreError: the loaded version cannot be read any more; the model stays as it is.
         """
-        with self._lock:
-            adapter = self._adapter
-        if adapter is None:
-            return False
+        with self._changed:
+            if self._status.steps == 0 and self._status.last is None:
+                return False
         with self._turns.turn():
-            adapter.reset()
-        with self._lock:
+            self._adapting.put_back()
+            self.forget()
+        return True
+
+    def forget(self) -> None:
+        """Take note that the shown model was exchanged: adapters of the old one are dropped."""
+        with self._changed:
+            self._adapter = None
+            self._records.clear()
             self._status = AdaptStatus(self._status.state, None, None)
         self._tell()
-        return True
 
     def close(self, timeout_s: float) -> bool:
         """Stop and wait for the thread; False when its step takes longer than that."""
         self.stop()
-        with self._lock:
+        with self._changed:
             thread = self._thread
         if thread is None:
             return True
         thread.join(timeout_s)
         return not thread.is_alive()
 
-    def _run(self, max_steps: int | None) -> None:
+    def _run(self, choice: AdaptChoice, max_steps: int | None) -> None:
         problem = None
         try:
-            self._adapt(max_steps)
+            self._adapt(choice, max_steps)
         except Exception as error:  # noqa: BLE001 - the thread's end; the page says why
             _log.warning("live adaptation ended early: %s", error)
             problem = reason_of(error)
-        with self._lock:
+        with self._changed:
             last = self._status.last if problem is None else None
-            self._status = AdaptStatus(AdaptState.IDLE, last, problem)
+            self._status = AdaptStatus(AdaptState.IDLE, last, problem, self._status.steps)
         self._tell()
 
-    def _adapt(self, max_steps: int | None) -> None:
-        if self._adapter is None:
-            adapter = self._make_adapter()
-            with self._lock:
-                self._adapter = adapter
-        self._move(AdaptState.RUNNING)
+    def _adapt(self, choice: AdaptChoice, max_steps: int | None) -> None:
         taken = 0
-        while not self._stop_asked.is_set() and (max_steps is None or taken < max_steps):
-            result = self._step(self._adapter)
+        while not self._is_stop_asked and (max_steps is None or taken < max_steps):
+            adapter = self._ready_adapter(choice)
+            self._move(AdaptState.RUNNING, only_from=AdaptState.LOADING)
+            if not self._wait_while_paused():
+                return
+            result = self._step(adapter)
+            if result is None:
+                continue
             taken += 1
-            with self._lock:
-                self._status = AdaptStatus(self._status.state, result, None)
+            self._note(result)
             self._tell()
 
-    def _step(self, adapter: AdapterLike) -> StepResultLike:
+    def _ready_adapter(self, choice: AdaptChoice) -> AdapterLike:
+        """The run's adapter; a new one after the model was exchanged."""
+        with self._changed:
+            adapter = self._adapter
+        if adapter is None:
+            adapter = self._adapting.make(choice)
+            with self._changed:
+                self._adapter, self._steps_before = adapter, self._status.steps
+        return adapter
+
+    def _wait_while_paused(self) -> bool:
+        """Wait for the end of a pause; False when the run is to end."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._is_stop_asked or self._status.state is not AdaptState.PAUSED
+            )
+            return not self._is_stop_asked
+
+    def _note(self, result: StepResultLike) -> None:
+        with self._changed:
+            steps = self._status.steps + 1
+            self._status = AdaptStatus(self._status.state, result, None, steps)
+            self._records.append(StepRecord(steps, result.loss, result.psnr))
+
+    def _step(self, adapter: AdapterLike) -> StepResultLike | None:
+        """Take one step; None when the model was exchanged since the adapter was made."""
         with self._turns.turn():
+            with self._changed:
+                if adapter is not self._adapter:
+                    return None
             try:
                 result = adapter.step()
                 if math.isfinite(result.loss):
                     return result
                 reason = f"it diverged (loss {result.loss} at step {result.step})"
             except Exception as error:
-                adapter.reset()
+                self._give_up(adapter)
                 raise AdaptationFailedError(
                     f"{reason_of(error)}; the model is back as it was before"
                 ) from error
-            adapter.reset()
+            self._give_up(adapter)
         raise AdaptationFailedError(f"{reason}; the model is back as it was before")
 
-    def _move(self, state: AdaptState) -> None:
-        with self._lock:
-            if state not in NEXT_STATES[self._status.state]:
+    def _give_up(self, adapter: AdapterLike) -> None:
+        adapter.reset()
+        with self._changed:
+            self._adapter, steps = None, self._steps_before
+            self._status = AdaptStatus(self._status.state, None, None, steps)
+            while self._records and self._records[-1].step > steps:
+                self._records.pop()
+
+    def _move(self, state: AdaptState, only_from: AdaptState | None = None) -> None:
+        with self._changed:
+            now = self._status
+            is_wanted = only_from is None or now.state is only_from
+            if not is_wanted or state not in NEXT_STATES[now.state]:
                 return
-            self._status = AdaptStatus(state, self._status.last, self._status.problem)
+            self._status = AdaptStatus(state, now.last, now.problem, now.steps)
+            self._changed.notify_all()
         self._tell()
 
     def _tell(self) -> None:

@@ -1,7 +1,8 @@
 """Owns one browser's view: its camera, its render queue, what it shows and what it is told.
 
 Camera and connection callbacks run on the page's event loop, in order, and never block; pictures
-are painted and sent on the queue's worker thread, screenshots on a worker of the page.
+are painted and sent on the queue's worker thread, everything a control asks for on a worker of the
+page.
 """
 
 import contextlib
@@ -9,19 +10,33 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import viser
+from numpy.typing import ArrayLike, NDArray
 
 from nerfcore.geometry.camera import Camera
-from nerfcore.viewer.colours import Show, paint
-from nerfcore.viewer.poses import BadViewError, PagePose, camera_from_page
+from nerfcore.viewer.change import ChangeMap
+from nerfcore.viewer.colours import Show
+from nerfcore.viewer.hints import hint_of
+from nerfcore.viewer.look import Compare, Look
+from nerfcore.viewer.painting import Painter
+from nerfcore.viewer.picking import patch_camera, point_of_patch
+from nerfcore.viewer.poses import (
+    BadViewError,
+    PagePose,
+    camera_from_page,
+    page_from_camera,
+    page_from_world,
+)
 from nerfcore.viewer.queue import Picture, RenderFailedError, RenderQueue, same_view
+from nerfcore.viewer.reasons import reason_of
 from nerfcore.viewer.screenshots import describe_view, save_screenshot
 from nerfcore.viewer.sharing import SharedScene, TimedRender
+from nerfcore.viewer.site import Site
 
 REPEAT_MESSAGE_S: Final = 5.0
 MESSAGE_SHOWN_S: Final = 10.0
@@ -32,56 +47,59 @@ FINAL_JPEG_QUALITY: Final = 92
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class ViewLimits:
-    """What holds for every client of a viewer.
-
-    Attributes:
-        max_side_px: longer side of the largest picture.
-        depth_max_m: end of the depth colour scale, m.
-    """
-
-    max_side_px: int
-    depth_max_m: float
-
-
 class ClientView:
     """One client's view of the scene.
 
     Args:
         client: the page's handle of the browser.
         scene: the scene all clients share.
-        limits: picture size and depth scale.
-        on_picture: called with a line about every picture sent.
+        site: the place.
+
+    Attributes:
+        client: as given.
+        site: as given.
+        on_picture: called with every picture sent; set by the panels, once each.
     """
 
-    def __init__(
-        self,
-        client: viser.ClientHandle,
-        scene: SharedScene,
-        limits: ViewLimits,
-        on_picture: Callable[[str], None],
-    ) -> None:
-        self._client = client
+    def __init__(self, client: viser.ClientHandle, scene: SharedScene, site: Site) -> None:
+        self.client = client
+        self.site = site
+        self.on_picture: list[Callable[[Picture], None]] = []
         self._scene = scene
-        self._limits = limits
-        self._on_picture = on_picture
         self._picture_lock = threading.Lock()
         self._message_lock = threading.Lock()
-        self._show = Show.RGB
+        self._look = Look()
         self._camera: Camera | None = None
         self._shown: Picture | None = None
         self._said: dict[str, float] = {}
+        self._hint: str | None = None
         self._followed_at = 0.0
         self._is_closed = False
+        changes = ChangeMap(site.shelf, site.frame.pose_scale_factor_m, self._depth_seen_from)
+        self._painter = Painter(site, changes)
         self._queue = RenderQueue(
-            scene.render, on_news=self._take_news, name=f"view-{client.client_id}"
+            self._render, on_news=self._take_news, name=f"view-{client.client_id}"
         )
+
+    @property
+    def look(self) -> Look:
+        """What the client wants to see."""
+        return self._look
+
+    @property
+    def camera(self) -> Camera | None:
+        """The client's camera at full size; None before the first."""
+        return self._camera
+
+    @property
+    def shown(self) -> Picture | None:
+        """The newest picture; None before the first."""
+        return self._shown
 
     def follow_camera(self) -> None:
         """Render what the client's camera sees now; a view that cannot be rendered is said."""
         try:
-            camera = camera_from_page(self._page_pose(), self._limits.max_side_px)
+            camera = camera_from_page(self._page_pose(), self.site.max_side_px)
         except BadViewError as error:
             self.say("View ignored", str(error))
             return
@@ -96,38 +114,106 @@ class ClientView:
         if self._queue.refresh(after_this=not is_overdue) is not None:
             self._followed_at = now
 
-    def show(self, what: Show) -> None:
-        """Show colour, depth or opacity, of the picture at hand and of later ones."""
-        with self._picture_lock:
-            self._show = what
-            if self._shown is not None:
-                self._send(self._shown)
+    def change_look(self, **changes: Any) -> None:
+        """Change what is shown, of the picture at hand and of later ones.
 
-    def save_screenshot(self, folder: Path) -> Path:
+        Args:
+            changes: fields of `Look`.
+        """
+        with self._picture_lock:
+            before, self._look = self._look, replace(self._look, **changes)
+            shown = self._shown
+        if before.needs_render(self._look):
+            self._queue.refresh()
+        elif shown is not None:
+            self._show(shown)
+
+    def change_options(self, **changes: Any) -> None:
+        """Change how it is rendered.
+
+        Args:
+            changes: fields of `RenderOptions`.
+        """
+        self.change_look(options=replace(self._look.options, **changes))
+
+    def fly_to(self, eye: ArrayLike, target: ArrayLike, fov_rad: float | None = None) -> None:
+        """Move the client's camera.
+
+        Args:
+            eye, target: world points f[3]; the horizon stays level.
+            fov_rad: vertical field of view; None = as it is.
+        """
+        camera = self.client.camera
+        with self.client.atomic():
+            camera.position = page_from_world(eye)
+            camera.look_at = page_from_world(target)
+            if fov_rad is not None:
+                camera.fov = fov_rad
+        self.client.flush()
+
+    def fly_into(self, camera: Camera, distance: float) -> None:
+        """Move the client's camera into another one, which then turns about a point ahead.
+
+        Args:
+            camera: its place, direction and field of view (a roll is lost).
+            distance: to the point, world units.
+        """
+        eye = camera.c2w[:, 3].astype(np.float64)
+        ahead = eye - distance * camera.c2w[:, 2].astype(np.float64)
+        self.fly_to(eye, ahead, page_from_camera(camera).fov_rad)
+
+    def point_at(self, across: float, down: float) -> NDArray[np.float64] | None:
+        """Return the world point at a place of the picture, or None where there is only sky.
+
+        Args:
+            across, down: 0 to 1 from the upper left corner.
+        """
+        if self._camera is None:
+            return None
+        patch = patch_camera(self._camera, across, down)
+        shot = self._scene.render(patch, lambda: self._is_closed, self._look.options)
+        if shot is None:
+            return None
+        return point_of_patch(patch, shot.rendered, self.site.frame.pose_scale_factor_m)
+
+    def save_screenshot(self, folder: Path, scale: float = 1.0) -> Path:
         """Write what the client sees at full size and return the file; blocks while it renders.
+
+        Args:
+            folder: made if missing.
+            scale: times the size of the page's picture.
 
         Raises:
             BadViewError: no view was rendered yet.
             OSError: the file cannot be written.
         """
         with self._picture_lock:
-            shown, camera, show = self._shown, self._camera, self._show
+            shown, camera, look = self._shown, self._camera, self._look
         if camera is None:
             raise BadViewError("screenshot: no view yet; move the camera once")
+        if scale != 1.0:
+            camera = camera.scaled_to(round(camera.width_px * scale))
         if shown is not None and shown.is_final and same_view(shown.camera, camera):
-            rendered = shown.rendered
+            shot = TimedRender(shown.rendered, 0.0, shown.other)
         else:
-            shot: TimedRender | None = self._scene.render(camera, lambda: self._is_closed)
-            if shot is None:
-                raise BadViewError("screenshot: the viewer closed before it was rendered")
-            rendered = shot.rendered
-        view = describe_view(camera, self._scene.frame, show.value)
-        if show is Show.DEPTH:
-            view["depth_max_m"] = self._limits.depth_max_m
-        return save_screenshot(folder, paint(rendered, show, self._limits.depth_max_m), view)
+            shot = self._render_at(camera, look, lambda: self._is_closed)
+        if shot is None:
+            raise BadViewError("screenshot: the viewer closed before it was rendered")
+        picture = self._painter.paint(
+            camera, shot.rendered, look, other=shot.other, generation=self._scene.generation
+        )
+        view = describe_view(camera, self.site.frame, look.show.value)
+        if look.show is Show.DEPTH:
+            view["depth_max_m"] = self.site.depth_max_m
+        return save_screenshot(folder, picture, view)
 
     def say(self, title: str, body: str, colour: str = "red") -> None:
-        """Show a message in this client's page; the same one again only after some seconds."""
+        """Show a message in this client's page; the same one again only after some seconds.
+
+        Args:
+            title, body: the message.
+            colour: "red" for an error (stays until closed), "yellow" for a hint, "green" else.
+        """
         now = time.monotonic()
         with self._message_lock:
             self._said = {k: at for k, at in self._said.items() if now - at < REPEAT_MESSAGE_S}
@@ -135,23 +221,38 @@ class ClientView:
                 return
             self._said[body] = now
         is_error = colour == "red"
-        self._client.add_notification(
+        self.client.add_notification(
             title,
             body,
-            color="red" if is_error else "green",
+            color="red" if is_error else "yellow" if colour == "yellow" else "green",
             auto_close_seconds=None if is_error else MESSAGE_SHOWN_S,
         )
-        self._client.flush()
+        self.client.flush()
         _log.log(logging.WARNING if is_error else logging.INFO, "%s: %s", title, body)
+
+    @contextlib.contextmanager
+    def busy(self, title: str, body: str):
+        """Show that something is under way, for as long as the block runs."""
+        note = self.client.add_notification(title, body, loading=True, with_close_button=False)
+        self.client.flush()
+        try:
+            yield note
+        finally:
+            note.remove()
 
     def part(self, farewell: str, timeout_s: float) -> None:
         """Say that the viewer ended, and wait until the client has it or the time is up."""
-        self._client.add_notification("Viewer ended", farewell, with_close_button=False)
-        self._client.flush()
+        self.client.add_notification("Viewer ended", farewell, with_close_button=False)
+        self.client.flush()
         # An answer to any later question shows that the farewell arrived; what it says is no
         # matter. A client that is stuck, gone or keeps no storage gives none.
         with contextlib.suppress(TimeoutError, RuntimeError):
-            self._client.local_storage.get_item("farewell", timeout=timeout_s)
+            self.client.local_storage.get_item("farewell", timeout=timeout_s)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the client has gone."""
+        return self._is_closed
 
     def close(self) -> None:
         """Abandon the view's renders; returns at once."""
@@ -163,7 +264,7 @@ class ClientView:
         return self._queue.join(timeout_s)
 
     def _page_pose(self) -> PagePose:
-        camera = self._client.camera
+        camera = self.client.camera
         try:
             return PagePose(
                 np.asarray(camera.wxyz, np.float64),
@@ -175,6 +276,25 @@ class ClientView:
         except (TypeError, ValueError, OverflowError) as error:
             raise BadViewError(f"camera: {error}") from error
 
+    def _render(self, camera: Camera, cancelled: Callable[[], bool]) -> TimedRender | None:
+        return self._render_at(camera, self._look, cancelled)
+
+    def _render_at(
+        self, camera: Camera, look: Look, cancelled: Callable[[], bool]
+    ) -> TimedRender | None:
+        options = look.options_for(camera, self._camera)
+        shot = self._scene.render(camera, cancelled, options)
+        if shot is None or look.compare is not Compare.BEFORE:
+            return shot
+        before = self._scene.render(camera, cancelled, replace(options, is_before=True))
+        if before is None:
+            return None
+        return TimedRender(shot.rendered, shot.busy_s + before.busy_s, before.rendered)
+
+    def _depth_seen_from(self, camera: Camera) -> NDArray[np.float32] | None:
+        shot = self._scene.render(camera, lambda: self._is_closed)
+        return None if shot is None else shot.rendered.depth_m
+
     def _take_news(self) -> None:
         try:
             picture = self._queue.get_picture()
@@ -185,18 +305,44 @@ class ClientView:
             return
         with self._picture_lock:
             self._shown = picture
-            self._send(picture)
-        self._on_picture(_describe(picture))
+        self._show(picture)
+        for listen in self.on_picture:
+            listen(picture)
+        if picture.is_final:
+            self._give_hint(picture)
 
-    def _send(self, picture: Picture) -> None:
-        self._client.scene.set_background_image(
-            paint(picture.rendered, self._show, self._limits.depth_max_m),
-            format="jpeg",
-            jpeg_quality=FINAL_JPEG_QUALITY if picture.is_final else ROUGH_JPEG_QUALITY,
-        )
-        self._client.flush()
+    def _give_hint(self, picture: Picture) -> None:
+        hint = hint_of(picture.camera, picture.rendered, self.site.frame)
+        if hint is not None and hint != self._hint:
+            self.say("Little to see", hint, "yellow")
+        self._hint = hint
+
+    def _show(self, picture: Picture) -> None:
+        """Paint and send a picture, unless a newer one was sent meanwhile."""
+        try:
+            painted = self._painter.paint(
+                picture.camera,
+                picture.rendered,
+                self._look,
+                other=picture.other,
+                generation=self._scene.generation,
+                is_final=picture.is_final,
+            )
+        except Exception as error:  # noqa: BLE001 - said in the page; the colours are shown
+            self.say("Cannot be shown", reason_of(error))
+            painted = self._painter.paint(picture.camera, picture.rendered, Look())
+        with self._picture_lock:
+            if self._is_closed or (self._shown is not None and self._shown is not picture):
+                return
+            self.client.scene.set_background_image(
+                painted,
+                format="jpeg",
+                jpeg_quality=FINAL_JPEG_QUALITY if picture.is_final else ROUGH_JPEG_QUALITY,
+            )
+        self.client.flush()
 
 
-def _describe(picture: Picture) -> str:
+def describe_picture(picture: Picture) -> str:
+    """Return a line about a picture: its size, its time, whether a finer one follows."""
     size = f"{picture.camera.width_px} x {picture.camera.height_px}"
-    return f"{size} px, {picture.busy_s:.2f} s{'' if picture.is_final else ', refining'}"
+    return f"{size} px, {picture.busy_s:.2f} s{'' if picture.is_final else ', refining …'}"

@@ -1,4 +1,4 @@
-"""Owns how a render becomes the picture on the page, and the legend of its depth colours.
+"""Owns how a render becomes the picture on the page, and the legends of its colours.
 
 Depth is metres along the ray on one fixed scale a visit (turbo, 0 m to `depth_max_m`), so that
 colours of two views can be compared. Pixels without depth (opacity below one half) are dark grey.
@@ -6,7 +6,7 @@ colours of two views can be compared. Pixels without depth (opacity below one ha
 
 import math
 from enum import StrEnum
-from typing import Final, assert_never
+from typing import Final
 
 import cv2
 import numpy as np
@@ -16,11 +16,18 @@ from nerfcore.geometry.camera import Rendered
 
 ROUND_FACTORS: Final = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
 NO_DEPTH_RGB: Final = (40, 40, 40)
+LARGEST_CHANGE: Final = 0.5
 TURBO: Final[NDArray[np.uint8]] = np.array(
     cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], cv2.COLORMAP_TURBO)[:, 0, ::-1],
     np.uint8,
 )
-TURBO.setflags(write=False)
+# Tableau's ten, in an order in which neighbours differ most.
+EXPERT_RGBS: Final[NDArray[np.uint8]] = np.array(
+    [[78, 121, 167], [242, 142, 43], [89, 161, 79], [225, 87, 89], [176, 122, 161], [237, 201, 72],
+     [118, 183, 178], [255, 157, 167], [156, 117, 95], [186, 176, 172]], np.uint8
+)  # fmt: skip
+for _table in (TURBO, EXPERT_RGBS):
+    _table.setflags(write=False)
 
 
 class Show(StrEnum):
@@ -29,25 +36,67 @@ class Show(StrEnum):
     RGB = "RGB"
     DEPTH = "Depth"
     OPACITY = "Opacity"
+    EXPERTS = "Experts"
+    CHANGE = "Change"
 
 
-def paint(rendered: Rendered, show: Show, depth_max_m: float) -> NDArray[np.uint8]:
-    """Return the shown picture, u8[H, W, 3] RGB.
+def tone(rgb: NDArray[np.floating], exposure_stops: float, gamma: float) -> NDArray[np.uint8]:
+    """Return colours [..., 3] in [0, 1] as bytes, brighter or darker and with another gamma.
 
     Args:
-        rendered: colour, depth (m) and opacity.
-        show: which of them.
-        depth_max_m: end of the depth scale, m; farther depths get its last colour.
+        rgb: sRGB.
+        exposure_stops: each stop doubles the light (approximated in sRGB by a power of 2.2).
+        gamma: above 1 brightens the shadows; 1 = as it is.
     """
-    match show:
-        case Show.RGB:
-            return _to_bytes(rendered.rgb)
-        case Show.DEPTH:
-            return _depth_colours(rendered.depth_m, depth_max_m)
-        case Show.OPACITY:
-            return np.repeat(_to_bytes(rendered.opacity)[..., None], 3, axis=2)
-        case _:
-            assert_never(show)
+    if exposure_stops == 0.0 and gamma == 1.0:
+        return to_bytes(rgb)
+    brighter = np.clip(rgb * np.float32(2.0 ** (exposure_stops / 2.2)), 0.0, 1.0)
+    return to_bytes(brighter ** np.float32(1.0 / gamma))
+
+
+def depth_colours(depth_m: NDArray[np.float32], depth_max_m: float) -> NDArray[np.uint8]:
+    """Return depths [H, W] in m as colours; farther ones than the scale's end get its last."""
+    is_known = np.isfinite(depth_m)
+    picture = TURBO[to_bytes(np.where(is_known, depth_m, 0.0) / np.float32(depth_max_m))]
+    picture[~is_known] = NO_DEPTH_RGB
+    return picture
+
+
+def opacity_greys(opacity: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Return opacities [H, W] as grey levels."""
+    return np.repeat(to_bytes(opacity)[..., None], 3, axis=2)
+
+
+def expert_colours(rendered: Rendered, owners: NDArray[np.integer]) -> NDArray[np.uint8]:
+    """Return the render tinted by who owns each surface.
+
+    Args:
+        rendered: gives the brightness.
+        owners: i[H, W], expert of each pixel's surface; negative = none.
+    """
+    grey = np.nan_to_num(rendered.rgb).mean(axis=2, keepdims=True)
+    tint = EXPERT_RGBS[np.maximum(owners, 0) % len(EXPERT_RGBS)].astype(np.float32) / 255.0
+    picture = to_bytes(tint * (0.35 + 0.65 * grey))
+    picture[owners < 0] = NO_DEPTH_RGB
+    return picture
+
+
+def change_colours(rendered: Rendered, change: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Return the render in grey with changes on it, from yellow (a little) to red (much).
+
+    Args:
+        rendered: gives the grey picture.
+        change: f32[H, W], 0 to 1; NaN where no photograph sees the surface (darker).
+    """
+    grey = np.repeat(np.nan_to_num(rendered.rgb).mean(axis=2, keepdims=True), 3, axis=2)
+    is_seen = np.isfinite(change)
+    strength = np.clip(np.nan_to_num(change) / LARGEST_CHANGE, 0.0, 1.0)[..., None]
+    heat = np.concatenate(
+        [np.ones_like(strength), 0.85 - 0.8 * strength, np.full_like(strength, 0.05)], axis=2
+    )
+    alpha = np.clip(2.0 * (strength - 0.15), 0.0, 0.9)
+    mixed = (0.75 * grey) * (1.0 - alpha) + heat * alpha
+    return to_bytes(np.where(is_seen[..., None], mixed, 0.3 * grey))
 
 
 def nice_ceiling(value: float) -> float:
@@ -56,31 +105,7 @@ def nice_ceiling(value: float) -> float:
     return next(factor * power for factor in ROUND_FACTORS if factor * power >= value)
 
 
-def legend_html(depth_max_m: float) -> str:
-    """Return the depth scale with five marks in metres, as HTML."""
-    stops = ", ".join(
-        f"rgb({r},{g},{b}) {100 * index / 255:.0f}%"
-        for index, (r, g, b) in ((i, TURBO[i].tolist()) for i in range(0, 256, 15))
-    )
-    marks = "".join(f"<span>{depth_max_m * part / 4:g} m</span>" for part in range(5))
-    swatch = "rgb({},{},{})".format(*NO_DEPTH_RGB)
-    return (
-        '<div style="padding:0.2em 0.8em 0.6em;font-size:0.8em">'
-        f'<div style="height:1.1em;border-radius:3px;background:linear-gradient(to right,{stops})">'
-        f'</div><div style="display:flex;justify-content:space-between">{marks}</div>'
-        '<div><span style="display:inline-block;width:0.8em;height:0.8em;border:1px solid #888;'
-        f'background:{swatch}">'
-        "</span> nothing hit</div></div>"
-    )
-
-
-def _to_bytes(values: NDArray[np.floating]) -> NDArray[np.uint8]:
+def to_bytes(values: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """Return values in [0, 1] as 0 to 255; what is not finite becomes 0 or 255."""
     finite = np.nan_to_num(values, nan=0.0, posinf=1.0, neginf=0.0)
     return (np.clip(finite, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
-
-
-def _depth_colours(depth_m: NDArray[np.float32], depth_max_m: float) -> NDArray[np.uint8]:
-    is_known = np.isfinite(depth_m)
-    picture = TURBO[_to_bytes(np.where(is_known, depth_m, 0.0) / np.float32(depth_max_m))]
-    picture[~is_known] = NO_DEPTH_RGB
-    return picture

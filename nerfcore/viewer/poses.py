@@ -16,6 +16,7 @@ from viser import transforms
 
 from nerfcore.data.records import SceneFrame
 from nerfcore.errors import NerfcoreError
+from nerfcore.geometry.aiming import looking_at
 from nerfcore.geometry.camera import Camera
 from nerfcore.geometry.frames import ENU_TO_DRB, RDF_TO_RUB
 
@@ -24,7 +25,6 @@ LARGEST_SIDE_PX: Final = 16384
 LARGEST_ASPECT: Final = 20.0
 FOV_RANGE_RAD: Final = (math.radians(1.0), math.radians(170.0))
 START_FOV_RAD: Final = math.radians(50.0)
-UP_WORLD: Final = np.array([-1.0, 0.0, 0.0])
 
 
 class BadViewError(NerfcoreError):
@@ -91,25 +91,6 @@ def page_from_camera(camera: Camera) -> PagePose:
         camera.width_px,
         camera.height_px,
     )
-
-
-def looking_at(
-    eye: ArrayLike, target: ArrayLike, width_px: int, height_px: int, fov_rad: float
-) -> Camera:
-    """Return a camera at `eye` that looks at `target`, world points, the horizon level.
-
-    Looking straight down, north is at the top.
-    """
-    position = np.asarray(eye, np.float64)
-    back = position - np.asarray(target, np.float64)
-    back /= np.linalg.norm(back)
-    right = np.cross(UP_WORLD, back)
-    if np.linalg.norm(right) < 1e-6:
-        right = np.array([0.0, 1.0, 0.0])
-    right /= np.linalg.norm(right)
-    c2w = np.column_stack([right, np.cross(back, right), back, position]).astype(np.float32)
-    focal = 0.5 * height_px / math.tan(0.5 * fov_rad)
-    return Camera(c2w, focal, focal, 0.5 * width_px, 0.5 * height_px, width_px, height_px)
 
 
 def overview_camera(

@@ -1,14 +1,41 @@
-"""Owns what the viewer asks of the engine: a scene that renders and an adapter that steps.
+"""Owns what the viewer asks of the engine: a scene that renders, an adapter, a choice of versions.
 
 The viewer knows the engine only through these shapes, so that it can be tested with an analytic
 scene. World frame DRB (scaled), cameras RUB, as in `nerfcore.geometry.camera`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from nerfcore.data.records import SceneFrame
 from nerfcore.geometry.camera import Camera, Rendered
+from nerfcore.viewer.options import RenderOptions
+
+
+@dataclass(frozen=True, eq=False)
+class ExpertLayout:
+    """Which expert owns what: the nearest centroid's.
+
+    Attributes:
+        centroids: f32[K, 3], world.
+        cluster_2d: distances use the horizontal axes only.
+        aabb: f32[2, 3], the scene's box (minimum, maximum), world.
+    """
+
+    centroids: NDArray[np.float32]
+    cluster_2d: bool
+    aabb: NDArray[np.float32]
+
+    def owners(self, points: NDArray[np.floating]) -> NDArray[np.intp]:
+        """Return the index of the expert that owns each world point [N, 3], i64[N]."""
+        first = 1 if self.cluster_2d else 0
+        offsets = points[:, None, first:] - self.centroids[None, :, first:]
+        return np.square(offsets).sum(axis=-1).argmin(axis=1)
 
 
 class SceneLike(Protocol):
@@ -19,18 +46,23 @@ class SceneLike(Protocol):
         """How world coordinates relate to metres and to the Earth."""
         ...
 
+    @property
+    def experts(self) -> ExpertLayout:
+        """Which expert owns what."""
+        ...
+
     def render(
         self,
         camera: Camera,
         *,
-        max_samples: int | None = None,
+        options: RenderOptions = ...,
         cancelled: Callable[[], bool] | None = None,
     ) -> Rendered | None:
         """Render a camera's picture.
 
         Args:
             camera: the view.
-            max_samples: most samples a ray, None = the scene's own setting.
+            options: samples, bounds, background and what of the scene is shown.
             cancelled: asked between chunks of rays; the caller may block in it to let others use
                 the model. True ends the render.
 
@@ -38,6 +70,25 @@ class SceneLike(Protocol):
             The picture, or None when cancelled.
         """
         ...
+
+
+@dataclass(frozen=True)
+class AdaptChoice:
+    """What to adapt to, and how.
+
+    Attributes:
+        batch: name of the images.
+        rays: rays of a step.
+        replay: share of them that comes from old images, 0 to 0.9.
+        encoding_lr, sigma_lr, color_lr: Adam's rates of tables, density and colour MLPs.
+    """
+
+    batch: str
+    rays: int = 4000
+    replay: float = 0.0
+    encoding_lr: float = 1e-2
+    sigma_lr: float = 2e-3
+    color_lr: float = 2e-3
 
 
 class StepResultLike(Protocol):
@@ -76,5 +127,61 @@ class AdapterLike(Protocol):
         ...
 
     def reset(self) -> object:
-        """Put the model back to what it was before the first step."""
+        """Put the model back to what it was when the adapter was made."""
+        ...
+
+
+class AdaptingLike(Protocol):
+    """What live adaptation can do with the shown model."""
+
+    @property
+    def batches(self) -> Sequence[str]:
+        """Names of the images that can be adapted to."""
+        ...
+
+    @property
+    def choice(self) -> AdaptChoice:
+        """What the page offers first."""
+        ...
+
+    def make(self, choice: AdaptChoice) -> AdapterLike:
+        """Return an adapter of the shown model; called again when the choice has changed."""
+        ...
+
+    def put_back(self) -> None:
+        """Undo all adaptation; has the model to itself."""
+        ...
+
+
+class VersionsLike(Protocol):
+    """Versions of the model: those there are, loading one, saving the shown one."""
+
+    def names(self) -> Sequence[str]:
+        """Return the versions there are now, the newest last."""
+        ...
+
+    @property
+    def current(self) -> str:
+        """The version that was loaded last."""
+        ...
+
+    def newest(self) -> str | None:
+        """Return the newest version of the training that is followed; None where there is none."""
+        ...
+
+    def read(self, name: str) -> Callable[[], None]:
+        """Read a version, while renders go on, and return what shows it (called with the model).
+
+        Raises:
+            NerfcoreError: gone, damaged, or of another scene.
+        """
+        ...
+
+    def save(self, path: Path, steps: int) -> None:
+        """Write the shown model to a new folder.
+
+        Args:
+            path: must not exist.
+            steps: adaptation steps in the shown model.
+        """
         ...

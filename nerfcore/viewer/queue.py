@@ -50,6 +50,7 @@ class Picture:
         camera: the view at this rung's size.
         rendered: colour, depth and opacity.
         busy_s: time the render held the model, s.
+        other: the same view before adaptation, where that is compared.
     """
 
     update: int
@@ -58,6 +59,7 @@ class Picture:
     camera: Camera
     rendered: Rendered
     busy_s: float
+    other: Rendered | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -248,7 +250,9 @@ class RenderQueue:
             is_final = rung == len(cameras) - 1
             self._learn_speed(camera, shot.busy_s)
             self._deliver(
-                Picture(request.number, rung, is_final, camera, shot.rendered, shot.busy_s)
+                Picture(
+                    request.number, rung, is_final, camera, shot.rendered, shot.busy_s, shot.other
+                )
             )
             if self._is_superseded(request.number):
                 return

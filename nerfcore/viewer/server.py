@@ -1,6 +1,6 @@
 """Owns a visit's life: it serves the page until a button, the idle time or the caller ends it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -10,8 +10,9 @@ from nerfcore.errors import SettingsError
 from nerfcore.geometry.camera import Camera
 from nerfcore.viewer.address import page_url
 from nerfcore.viewer.page import Page, PageSettings
+from nerfcore.viewer.photographs import PhotoGroup
 from nerfcore.viewer.poses import overview_camera
-from nerfcore.viewer.protocols import AdapterLike, SceneLike
+from nerfcore.viewer.protocols import AdaptingLike, SceneLike, VersionsLike
 
 WATCH_EVERY_S: Final = 0.1
 LARGEST_PICTURE_PX: Final = 1024
@@ -51,10 +52,15 @@ def serve(
     idle_timeout_s: float,
     folder: Path,
     start_camera: Camera | None,
-    make_adapter: Callable[[], AdapterLike] | None,
-    save_checkpoint: Callable[[Path], None] | None,
     should_stop: Callable[[], bool],
     on_ready: Callable[[str], None],
+    photographs: Sequence[PhotoGroup] = (),
+    adapting: AdaptingLike | None = None,
+    versions: VersionsLike | None = None,
+    is_following: bool = False,
+    token: str | None = None,
+    name: str = "",
+    about: str = "",
     max_side_px: int = LARGEST_PICTURE_PX,
 ) -> ViewEnd:
     """Show a scene in browsers until the viewer ends.
@@ -64,12 +70,18 @@ def serve(
         host: address to listen on, e.g. "0.0.0.0".
         port: 0 to 65535; 0 = any free port (`on_ready` says which).
         idle_timeout_s: end after so long without a client, s, > 0.
-        folder: `screenshots/` and `checkpoints/` are made below it when needed.
+        folder: `screenshots/`, `videos/`, `camera_paths/` and `checkpoints/` are made below it
+            when needed.
         start_camera: the first view; None = an oblique view of the scene's middle.
-        make_adapter: builds the adapter at the first start of live adaptation; None = none.
-        save_checkpoint: writes the shown model to the new folder it is given; None = no saving.
         should_stop: asked about ten times a second; True ends the viewer.
         on_ready: called once with the URL when the page answers.
+        photographs: the flights, the model's own first.
+        adapting: live adaptation; None = none.
+        versions: of the model, to load and save; None = none.
+        is_following: show every new version of the training run from the start.
+        token: what a visitor must know; None = nothing.
+        name: of the job; told to another viewer that finds the port taken.
+        about: Markdown about the job, for the page.
         max_side_px: longer side of the largest picture.
 
     Returns:
@@ -82,7 +94,10 @@ def serve(
     if not idle_timeout_s > 0:
         raise SettingsError(f"viewer_timeout {idle_timeout_s}: must be more than 0 s")
     camera = overview_camera(scene.frame, None) if start_camera is None else start_camera
-    settings = PageSettings(host, port, folder, camera, max_side_px, make_adapter, save_checkpoint)
+    settings = PageSettings(
+        host, port, folder, camera, max_side_px, tuple(photographs), adapting, versions,
+        is_following, token, name, about,
+    )  # fmt: skip
     page = Page(scene, settings)
     farewell = "Ended because of an error in the job."
     try:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from nerfcore.geometry.camera import Camera, Rendered
+from nerfcore.viewer.options import AS_IT_IS, RenderOptions
 from nerfcore.viewer.protocols import SceneLike
 
 SLICE_S: Final = 0.1
@@ -78,23 +79,52 @@ class Turn:
 
 @dataclass(frozen=True)
 class TimedRender:
-    """A picture and the time its render held the model, s."""
+    """A picture and the time its render held the model, s.
+
+    Attributes:
+        rendered: the picture.
+        busy_s: without the time given away to others.
+        other: the same view of the model before adaptation, where that is compared.
+    """
 
     rendered: Rendered
     busy_s: float
+    other: Rendered | None = None
 
 
 class SharedScene:
-    """A scene whose renders take turns with each other and with adaptation steps."""
+    """A scene whose renders take turns with each other and with what changes the model.
+
+    Attributes:
+        frame: how world coordinates relate to metres and to the Earth.
+        experts: which expert owns what.
+        turns: the order of use.
+    """
 
     def __init__(self, scene: SceneLike, turns: Turns) -> None:
         self.frame = scene.frame
+        self.experts = scene.experts
+        self.turns = turns
         self._scene = scene
-        self._turns = turns
+        self._generation = 0
 
-    def render(self, camera: Camera, cancelled: Callable[[], bool]) -> TimedRender | None:
+    @property
+    def generation(self) -> int:
+        """How often the model has changed."""
+        return self._generation
+
+    def note_change(self) -> None:
+        """Take note that the model is another now."""
+        self._generation += 1
+
+    def render(
+        self,
+        camera: Camera,
+        cancelled: Callable[[], bool],
+        options: RenderOptions = AS_IT_IS,
+    ) -> TimedRender | None:
         """Render a picture when it is this caller's turn; None when cancelled."""
-        with self._turns.turn() as turn:
+        with self.turns.turn() as turn:
 
             def stop_now() -> bool:
                 turn.give_way()
@@ -103,6 +133,6 @@ class SharedScene:
             if cancelled():
                 return None
             started = time.monotonic()
-            rendered = self._scene.render(camera, cancelled=stop_now)
+            rendered = self._scene.render(camera, options=options, cancelled=stop_now)
             busy_s = time.monotonic() - started - turn.waited_s
         return None if rendered is None else TimedRender(rendered, busy_s)

@@ -1,19 +1,22 @@
-"""Owns a view job: the viewer page over a checkpoint, with live adaptation to a batch."""
+"""Owns a view job: the viewer page over a checkpoint, with live adaptation and other versions."""
 
-from collections.abc import Callable
+import time
 from contextlib import ExitStack
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
+from typing import Any, Final
 
 from configs import ViewJob
-from nerfcore.adaptation import Adapter
-from nerfcore.checkpoint import announce, save_checkpoint
-from nerfcore.data.images import ImageStore
+from nerfcore.errors import CheckpointError
+from nerfcore.shown_model import ShownModel
 from nerfcore.viewer import EndReason, overview_camera, serve
 from nerfcore.viewer.address import check_free
 from runner.context import JobContext
+from runner.device import note_computation
+from runner.inputs import find_checkpoint
+from runner.ops.live import LiveAdapting, LiveVersions, photo_groups
 from runner.ops.loading import Loaded, load_model
-from runner.ops.settings import adapt_settings
+
+LOOK_EVERY_S: Final = 1.0
 
 
 def run(context: JobContext[ViewJob]) -> dict[str, Any]:
@@ -26,55 +29,81 @@ def run(context: JobContext[ViewJob]) -> dict[str, Any]:
     """
     job, folder = context.job, context.folder
     check_free(job.viewer_host, job.viewer_port)
+    if context.inputs.checkpoint is None:
+        context = _with_first_checkpoint(context)
     context.progress.progress("load", 0, 1)
     model = load_model(job, context.inputs)
+    note_computation(folder.run_json, job, model.scene.computation())
     context.progress.progress("load", 1, 1)
     with ExitStack() as stack:
-        end = serve(
-            model.scene,
-            host=job.viewer_host,
-            port=job.viewer_port,
-            idle_timeout_s=job.viewer_timeout,
-            folder=folder.root,
-            start_camera=overview_camera(model.scene.frame, model.dataset.train.c2w),
-            make_adapter=_adapter_maker(job, model, stack),
-            save_checkpoint=_saver(context, model),
-            should_stop=context.stop.is_asked,
-            on_ready=lambda url: context.progress.event("viewer_ready", url=url),
-        )
-    made = [path for path in (folder.screenshots, folder.checkpoints) if path.is_dir()]
+        end = _serve(context, model, stack)
+    made = [path for path in folder.of_view if path.is_dir()]
     for path in made:
         context.progress.artifact(path)
-    if end.reason is EndReason.STOPPED:
-        context.stop.raise_if_asked("screenshots and saved checkpoints are kept")
-    return {"ended_by": end.reason.value, "artifacts": [path.name for path in made]}
+    if end is EndReason.STOPPED:
+        context.stop.raise_if_asked("what was saved from the page is kept")
+    return {"ended_by": end.value, "artifacts": [path.name for path in made]}
 
 
-def _adapter_maker(job: ViewJob, model: Loaded, stack: ExitStack) -> Callable[[], Adapter] | None:
-    """Return what builds the adapter at the first start of adaptation; None without a batch."""
-    if job.batch is None:
-        return None
-    batch = model.dataset.batch(job.batch)
-    settings = adapt_settings(job)
+def _serve(context: JobContext[ViewJob], model: Loaded, stack: ExitStack) -> EndReason:
+    job, dataset = context.job, model.dataset
+    inputs = context.inputs
+    shown = ShownModel(model.scene, lambda: load_model(job, inputs).scene)
+    assert inputs.source is not None and inputs.checkpoint is not None
+    end = serve(
+        shown,
+        host=job.viewer_host,
+        port=job.viewer_port,
+        idle_timeout_s=job.viewer_timeout,
+        folder=context.folder.root,
+        start_camera=overview_camera(model.scene.frame, dataset.train.c2w),
+        should_stop=context.stop.is_asked,
+        on_ready=lambda url: context.progress.event("viewer_ready", url=url),
+        photographs=photo_groups(dataset),
+        adapting=LiveAdapting(job, dataset, shown, stack) if dataset.batches else None,
+        versions=LiveVersions(context, model, shown, inputs.source),
+        is_following=job.follow,
+        token=job.viewer_token,
+        name=context.job_id,
+        about=_about(context, model),
+    )
+    return end.reason
 
-    def make() -> Adapter:
-        new = stack.enter_context(ImageStore(batch.adapt, job.downscale))
-        old = None
-        if settings.replay > 0:
-            old = stack.enter_context(ImageStore(model.dataset.train, job.downscale))
-        return Adapter(model.scene, new, settings, old=old, new_points=batch.points)
 
-    return make
+def _with_first_checkpoint(context: JobContext[ViewJob]) -> JobContext[ViewJob]:
+    """Wait for the first checkpoint of the followed train job.
+
+    Raises:
+        CheckpointError: none came within `viewer_timeout`.
+        InterruptedJobError: stopped while waiting.
+    """
+    job, source = context.job, context.inputs.source
+    assert source is not None
+    deadline = time.monotonic() + job.viewer_timeout
+    while True:
+        context.progress.progress("wait", 0, 1)
+        try:
+            checkpoint = find_checkpoint(source, job.prefix)
+        except CheckpointError as error:
+            if time.monotonic() > deadline:
+                raise CheckpointError(
+                    f"follow: {error}; no checkpoint came within viewer_timeout "
+                    f"{job.viewer_timeout:g} s"
+                ) from error
+        else:
+            return replace(context, inputs=replace(context.inputs, checkpoint=checkpoint))
+        context.stop.raise_if_asked("nothing was shown yet")
+        time.sleep(LOOK_EVERY_S)
 
 
-def _saver(context: JobContext[ViewJob], model: Loaded) -> Callable[[Path], None]:
-    """Return what writes the shown model to a new folder and tells so."""
-    origin = f"{context.job.checkpoint_path}:{model.checkpoint.name}"
-
-    def save(path: Path) -> None:
-        extra = {"adapted_from": origin, "batch": context.job.batch}
-        save_checkpoint(model.scene, path, model.step, extra)
-        announce(path.parent, path.name)
-        context.progress.event("checkpoint", path=path, step=model.step)
-
-    return save
+def _about(context: JobContext[ViewJob], model: Loaded) -> str:
+    """Return a few lines about the job, Markdown."""
+    train = len(model.dataset.train)
+    lines = [
+        f"Job **{context.job_id}**",
+        f"Model {context.job.checkpoint_path}, {model.checkpoint.name}",
+        f"Dataset {model.dataset.root.name}: {train} photographs, "
+        f"{len(model.dataset.batches)} later batches",
+        f"{len(model.scene.partition)} experts on {model.scene.device}",
+    ]
+    return "  \n".join(lines)

@@ -7,12 +7,19 @@ paints the tower another colour, step by step, as adaptation to a changed buildi
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
 
+import cv2
 import numpy as np
 
-from nerfcore.data.records import SceneFrame
+from nerfcore.data.records import ImageSet, SceneFrame
+from nerfcore.geometry.aiming import looking_at
 from nerfcore.geometry.camera import Camera, Rendered
 from nerfcore.geometry.geodesy import GeoPoint
+from nerfcore.viewer import AdaptChoice, ExpertLayout, PhotoGroup, RenderOptions
+from nerfcore.viewer.colours import Show, depth_colours, opacity_greys, to_bytes
+from nerfcore.viewer.options import AS_IT_IS
 
 SCALE_M = 100.0
 FLIGHT_HEIGHT_M = 80.0
@@ -46,6 +53,13 @@ class BoxesScene:
 
     def __init__(self) -> None:
         self.frame = make_frame()
+        half = 200.0 / SCALE_M
+        self.experts = ExpertLayout(
+            np.array([[0.8, -1.0, 0.0], [0.8, 1.0, 0.0]], np.float32),
+            True,
+            np.array([[-0.2, -half, -half], [0.85, half, half]], np.float32),
+        )
+        self.options_seen: list[RenderOptions] = []
         self.tower_rgb = TOWER_RGB.copy()
         self.fail_next = 0
         self.users = 0
@@ -56,10 +70,11 @@ class BoxesScene:
         self,
         camera: Camera,
         *,
-        max_samples: int | None = None,
+        options: RenderOptions = AS_IT_IS,
         cancelled: Callable[[], bool] | None = None,
     ) -> Rendered | None:
-        del max_samples
+        self.options_seen = [*self.options_seen[-99:], options]
+        tower_rgb = TOWER_RGB if options.is_before else self.tower_rgb
         if self.fail_next > 0:
             self.fail_next -= 1
             raise RuntimeError("the boxes fell over")
@@ -70,18 +85,32 @@ class BoxesScene:
                 return None
             with self.in_use():
                 chunk = slice(start, start + CHUNK_RAYS)
-                parts.append(self._cast(origins[chunk], directions[chunk]))
+                parts.append(self._cast(origins[chunk], directions[chunk], tower_rgb))
         shape = (camera.height_px, camera.width_px)
         rgb, depth_m = (np.concatenate(part) for part in zip(*parts, strict=True))
+        if options.background_rgb is not None:
+            rgb[~np.isfinite(depth_m)] = options.background_rgb
         depth_m = depth_m.reshape(shape).astype(np.float32)
         opacity = np.isfinite(depth_m).astype(np.float32)
         return Rendered(rgb.reshape(*shape, 3).astype(np.float32), depth_m, opacity)
+
+    def copy(self) -> "BoxesScene":
+        """The same boxes, for a test's own renders: they count as nobody's use."""
+        other = BoxesScene()
+        other.tower_rgb = self.tower_rgb.copy()
+        return other
+
+    def seen_by(self, camera: Camera) -> Rendered:
+        """The whole picture of a camera."""
+        rendered = self.render(camera)
+        assert rendered is not None
+        return rendered
 
     def in_use(self) -> "_Use":
         """Count who touches the model at once: it must never be two."""
         return _Use(self)
 
-    def _cast(self, origins, directions):
+    def _cast(self, origins, directions, tower_rgb):
         eyes = self.frame.world_to_enu_m(origins)
         rays = self.frame.world_to_enu_m(directions) - self.frame.world_to_enu_m(np.zeros(3))
         rays /= np.linalg.norm(rays, axis=1, keepdims=True)
@@ -101,7 +130,7 @@ class BoxesScene:
                 is_hit = (entry < leave) & (entry > 0) & (entry < nearest)
                 normals = -np.sign(rays) * np.eye(3)[entries.argmax(axis=1)]
                 light = 0.55 + 0.45 * np.clip(normals @ SUN, 0, 1)
-                base = self.tower_rgb if index == 0 else colour
+                base = tower_rgb if index == 0 else colour
                 rgb[is_hit] = (base * light[:, None])[is_hit]
                 nearest[is_hit] = entry[is_hit]
         return np.clip(rgb, 0, 1), np.where(np.isfinite(nearest), nearest, np.nan)
@@ -162,3 +191,105 @@ class BoxesAdapter:
     def reset(self) -> None:
         self._scene.tower_rgb = self._before.copy()
         self._steps = 0
+
+
+class BoxesAdapting:
+    """Live adaptation of the boxes; `faults` go to the adapters it makes."""
+
+    def __init__(self, scene: BoxesScene, **faults: int) -> None:
+        self._scene = scene
+        self._faults = faults
+        self.made: list[AdaptChoice] = []
+        self.batches = ("batch_0001", "batch_0002")
+        self.choice = AdaptChoice("batch_0001")
+
+    def make(self, choice: AdaptChoice) -> BoxesAdapter:
+        self.made.append(choice)
+        return BoxesAdapter(self._scene, **self._faults)
+
+    def put_back(self) -> None:
+        self._scene.tower_rgb = TOWER_RGB.copy()
+
+
+class BoxesVersions:
+    """Versions of the boxes: towers of several colours; `fault` is raised by the next use."""
+
+    COLOURS: ClassVar = {"step100": TOWER_RGB, "step200": np.array([0.1, 0.8, 0.2])}
+
+    def __init__(self, scene: BoxesScene) -> None:
+        self._scene = scene
+        self.current = "step100"
+        self.latest: str | None = "step100"
+        self.fault: Exception | None = None
+        self.saved: list[tuple[Path, int]] = []
+
+    def names(self) -> list[str]:
+        return [*self.COLOURS, *(path.name for path, _ in self.saved)]
+
+    def newest(self) -> str | None:
+        return self.latest
+
+    def read(self, name: str) -> Callable[[], None]:
+        self._raise_fault()
+        colour = self.COLOURS[name]
+
+        def show() -> None:
+            self._scene.tower_rgb = colour.copy()
+            self.current = name
+
+        return show
+
+    def save(self, path: Path, steps: int) -> None:
+        self._raise_fault()
+        path.mkdir()
+        self.saved.append((path, steps))
+
+    def _raise_fault(self) -> None:
+        if self.fault is not None:
+            fault, self.fault = self.fault, None
+            raise fault
+
+
+def boxes_photographs(folder: Path, scene: BoxesScene, count: int = 4) -> list[PhotoGroup]:
+    """Write photographs of the boxes, and of the boxes with a blue tower; return both flights."""
+    changed = BoxesScene()
+    changed.tower_rgb = CHANGED_RGB.copy()
+    return [
+        _photograph_group(folder, "first flight", scene, count, False),
+        _photograph_group(folder, "batch_0001", changed, count, True),
+    ]
+
+
+def _photograph_group(
+    folder: Path, name: str, scene: BoxesScene, count: int, is_later: bool
+) -> PhotoGroup:
+    cameras = [
+        looking_at([0.0, np.sin(angle), np.cos(angle)], [0.8, 0.0, 0.0], 160, 120, 0.8)
+        for angle in np.linspace(-0.4, 0.4, count)
+    ]
+    paths = []
+    for index, camera in enumerate(cameras):
+        path = folder / f"{name}-{index}.png"
+        rendered = scene.render(camera)
+        assert rendered is not None
+        cv2.imwrite(str(path), to_bytes(rendered.rgb)[..., ::-1])
+        paths.append(path)
+    images = ImageSet(
+        tuple(path.name for path in paths),
+        tuple(paths),
+        (None,) * count,
+        np.stack([camera.c2w for camera in cameras]),
+        np.array([[c.fx, c.fy, c.cx, c.cy] for c in cameras], np.float32),
+        np.full(count, 160, np.int32),
+        np.full(count, 120, np.int32),
+    )
+    return PhotoGroup(name, images, is_later)
+
+
+def painted(rendered: Rendered, show: Show, depth_max_m: float) -> np.ndarray:
+    """The picture a page should show of a render, u8[H, W, 3] RGB."""
+    if show is Show.DEPTH:
+        return depth_colours(rendered.depth_m, depth_max_m)
+    if show is Show.OPACITY:
+        return opacity_greys(rendered.opacity)
+    return to_bytes(rendered.rgb)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from boxes_scene import BoxesAdapter, BoxesScene
+from boxes_scene import BoxesAdapting, BoxesScene, BoxesVersions
 
 from nerfcore.viewer import ViewEnd, overview_camera, serve
 
@@ -69,8 +69,8 @@ def running_viewer(folder: Path, **options) -> Iterator[RunningViewer]:
         "idle_timeout_s": 120.0,
         "folder": folder,
         "start_camera": overview_camera(scene.frame, None),
-        "make_adapter": lambda: BoxesAdapter(scene),
-        "save_checkpoint": lambda path: path.mkdir(),
+        "adapting": BoxesAdapting(scene),
+        "versions": BoxesVersions(scene),
         "should_stop": viewer.stop_asked.is_set,
         "on_ready": note_ready,
         "max_side_px": 480,

@@ -9,15 +9,22 @@ import time
 import cv2
 import numpy as np
 import pytest
-from boxes_scene import CHANGED_RGB, SCALE_M, BoxesAdapter, BoxesScene
+from boxes_scene import (
+    CHANGED_RGB,
+    SCALE_M,
+    BoxesAdapting,
+    BoxesScene,
+    BoxesVersions,
+    painted,
+)
 from running_viewer import RunningViewer, running_viewer, until
 from wire import WireClient, difference
 
 from nerfcore.errors import PortInUseError, SettingsError
+from nerfcore.geometry.aiming import looking_at
 from nerfcore.geometry.camera import Camera
 from nerfcore.viewer import EndReason, ViewEnd, overview_camera, serve
-from nerfcore.viewer.colours import NO_DEPTH_RGB, Show, paint
-from nerfcore.viewer.poses import looking_at
+from nerfcore.viewer.colours import NO_DEPTH_RGB, Show
 from nerfcore.viewer.screenshots import read_view
 
 # A picture may be on its way when its client leaves: harmless, and said once by the page library.
@@ -47,9 +54,7 @@ def side_view(width_px: int = 480, height_px: int = 320) -> Camera:
 
 
 def truth(viewer: RunningViewer, camera: Camera, show: Show = Show.RGB) -> np.ndarray:
-    rendered = viewer.scene.render(camera)
-    assert rendered is not None
-    return paint(rendered, show, DEPTH_MAX_M)
+    return painted(viewer.scene.copy().seen_by(camera), show, DEPTH_MAX_M)
 
 
 def tower_colour(picture: np.ndarray) -> np.ndarray:
@@ -193,11 +198,11 @@ class TestErrors:
         client.wait_for_picture(truth(viewer, side_view()))
 
     def test_screenshot_and_checkpoint_that_cannot_be_written(self, tmp_path):
-        def full_disk(_):
-            raise OSError(28, "No space left on device")
-
+        scene = BoxesScene()
+        versions = BoxesVersions(scene)
+        versions.fault = OSError(28, "No space left on device")
         (tmp_path / "screenshots").write_text("a file stands here")
-        with running_viewer(tmp_path, save_checkpoint=full_disk) as viewer:  # noqa: SIM117
+        with running_viewer(tmp_path, scene=scene, versions=versions) as viewer:  # noqa: SIM117
             with WireClient(viewer.port) as client:
                 client.look(front_view(viewer))
                 client.wait_for_control("Screenshot")
@@ -239,7 +244,7 @@ class TestControls:
 
     def test_without_images_and_checkpoints_the_buttons_are_off(self, tmp_path):
         with (
-            running_viewer(tmp_path, make_adapter=None, save_checkpoint=None) as viewer,
+            running_viewer(tmp_path, adapting=None, versions=None) as viewer,
             WireClient(viewer.port) as client,
         ):
             client.look(front_view(viewer))
@@ -249,9 +254,13 @@ class TestControls:
             }
         assert off == {
             "Start adaptation",
+            "Pause",
             "Single step",
             "Stop adaptation",
             "Reset adaptation",
+            "Version",
+            "Load version",
+            "Follow training",
             "Save checkpoint",
         }
 
@@ -285,7 +294,7 @@ class TestLiveAdaptation:
         scene = BoxesScene()
         with (
             running_viewer(
-                tmp_path, scene=scene, make_adapter=lambda: BoxesAdapter(scene, **broken)
+                tmp_path, scene=scene, adapting=BoxesAdapting(scene, **broken)
             ) as viewer,
             WireClient(viewer.port) as client,
         ):
@@ -379,8 +388,6 @@ class TestEnds:
             "idle_timeout_s": 60.0,
             "folder": folder,
             "start_camera": None,
-            "make_adapter": None,
-            "save_checkpoint": None,
             "should_stop": lambda: True,
             "on_ready": lambda url: None,
         }

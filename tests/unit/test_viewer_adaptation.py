@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import pytest
 
 from nerfcore.viewer.adaptation import Adaptation, AdaptState, AdaptStatus
-from nerfcore.viewer.controls import describe_status
+from nerfcore.viewer.panels.adapt_panel import describe_status
+from nerfcore.viewer.protocols import AdaptChoice
 from nerfcore.viewer.sharing import Turns
 
 DEADLINE_S = 10.0
@@ -43,13 +44,37 @@ class Counter:
         self.resets += 1
 
 
+CHOICE = AdaptChoice("batch_0001")
+
+
+class Adapting:
+    """Makes adapters with a function; `put_back` undoes the last one."""
+
+    batches = ("batch_0001", "batch_0002")
+    choice = CHOICE
+
+    def __init__(self, make_adapter):
+        self._make = make_adapter
+        self.last = None
+        self.choices = []
+
+    def make(self, choice):
+        self.choices.append(choice)
+        self.last = self._make()
+        return self.last
+
+    def put_back(self):
+        if self.last is not None:
+            self.last.reset()
+
+
 @pytest.fixture
 def make_adaptation():
     made = []
 
     def make(make_adapter):
         said = []
-        adaptation = Adaptation(make_adapter, Turns(), said.append)
+        adaptation = Adaptation(Adapting(make_adapter), Turns(), said.append)
         made.append(adaptation)
         return adaptation, said
 
@@ -72,13 +97,13 @@ def is_idle(adaptation):
 def test_it_steps_until_stopped_and_goes_on_from_there(make_adaptation):
     model = Counter()
     adaptation, _ = make_adaptation(lambda: model)
-    assert adaptation.start()
+    assert adaptation.start(CHOICE)
     until(lambda: model.value > 5)
     adaptation.stop()
     until(is_idle(adaptation))
     reached = model.value
     assert adaptation.status.last.step == reached and model.resets == 0
-    adaptation.start(max_steps=1)
+    adaptation.start(CHOICE, max_steps=1)
     until(is_idle(adaptation))
     assert model.value == reached + 1
 
@@ -93,12 +118,12 @@ def test_a_second_start_changes_nothing(make_adaptation):
         return made[-1]
 
     adaptation, _ = make_adaptation(make)
-    assert adaptation.start()
-    assert not adaptation.start()
+    assert adaptation.start(CHOICE)
+    assert not adaptation.start(CHOICE)
     assert adaptation.status.state is AdaptState.LOADING
     gate.set()
     until(lambda: made and made[0].value > 0)
-    assert not adaptation.start()
+    assert not adaptation.start(CHOICE)
     assert len(made) == 1
 
 
@@ -110,7 +135,7 @@ def test_stopping_while_images_load_takes_no_step(make_adaptation):
         return model
 
     adaptation, said = make_adaptation(make)
-    adaptation.start()
+    adaptation.start(CHOICE)
     adaptation.stop()
     gate.set()
     until(is_idle(adaptation))
@@ -137,7 +162,7 @@ def test_stopping_before_a_start_does_nothing(make_adaptation):
 def test_a_broken_step_is_said_and_the_model_is_as_before(make_adaptation, how, reason):
     model = Counter(spoil=4, how=how)
     adaptation, said = make_adaptation(lambda: model)
-    adaptation.start()
+    adaptation.start(CHOICE)
     until(is_idle(adaptation))
     assert model.value == 0 and model.resets == 1
     problem = said[-1].problem
@@ -151,8 +176,8 @@ def test_nobody_sees_the_broken_model(make_adaptation):
     """Given a step that spoils the model, the reset happens before anybody else's turn."""
     model = Counter(spoil=3, how=float("nan"))
     turns, seen = Turns(), []
-    adaptation = Adaptation(lambda: model, turns, lambda _: None)
-    adaptation.start()
+    adaptation = Adaptation(Adapting(lambda: model), turns, lambda _: None)
+    adaptation.start(CHOICE)
     while adaptation.status.state is not AdaptState.IDLE:
         with turns.turn():
             seen.append(model.value)
@@ -170,10 +195,10 @@ def test_images_that_cannot_be_loaded_are_said_and_may_be_tried_again(make_adapt
         return Counter()
 
     adaptation, _ = make_adaptation(make)
-    adaptation.start()
+    adaptation.start(CHOICE)
     until(is_idle(adaptation))
     assert adaptation.status.problem == "continual/batch_0001: no such folder"
-    adaptation.start(max_steps=2)
+    adaptation.start(CHOICE, max_steps=2)
     until(is_idle(adaptation))
     assert adaptation.status.problem is None and adaptation.status.last.step == 2
 
@@ -181,12 +206,90 @@ def test_images_that_cannot_be_loaded_are_said_and_may_be_tried_again(make_adapt
 def test_reset_during_a_run_starts_over(make_adaptation):
     model = Counter()
     adaptation, _ = make_adaptation(lambda: model)
-    adaptation.start()
+    adaptation.start(CHOICE)
     until(lambda: model.value > 3)
     assert adaptation.reset()
-    until(lambda: model.value > 0)
+    until(lambda: 0 < adaptation.status.steps <= model.value)
     assert model.resets == 1
     adaptation.stop()
+
+
+def test_a_pause_holds_and_a_resume_goes_on(make_adaptation):
+    model = Counter()
+    adaptation, _ = make_adaptation(lambda: model)
+    adaptation.start(CHOICE)
+    until(lambda: model.value > 2)
+    adaptation.pause()
+    assert adaptation.status.state is AdaptState.PAUSED
+    until(lambda: adaptation.status.last.step == model.value)
+    held = model.value
+    time.sleep(0.05)
+    assert model.value in (held, held + 1), "at most the running step is finished"
+    adaptation.resume()
+    until(lambda: model.value > held + 3)
+    adaptation.pause()
+    adaptation.stop()
+    until(is_idle(adaptation))
+
+
+def test_a_limit_of_steps_is_kept_over_a_pause(make_adaptation):
+    model = Counter()
+    adaptation, _ = make_adaptation(lambda: model)
+    adaptation.start(CHOICE, max_steps=40)
+    adaptation.pause()
+    adaptation.resume()
+    until(is_idle(adaptation))
+    assert model.value == 40
+    assert [record.step for record in adaptation.records()] == list(range(1, 41))
+
+
+def test_another_choice_makes_another_adapter_and_the_same_does_not():
+    made = Adapting(Counter)
+    adaptation = Adaptation(made, Turns(), lambda _: None)
+    other = AdaptChoice("batch_0002", rays=64)
+    for choice in (CHOICE, CHOICE, other):
+        adaptation.start(choice, max_steps=2)
+        until(is_idle(adaptation))
+    assert made.choices == [CHOICE, other]
+    assert adaptation.status.steps == 6, "what is in the model, over all adapters"
+
+
+def test_a_divergence_undoes_only_its_own_adapter():
+    """Given steps kept from a first batch, a second one that breaks takes back its own alone."""
+    models = iter([Counter(), Counter(spoil=3, how=float("nan"))])
+    adaptation = Adaptation(Adapting(lambda: next(models)), Turns(), lambda _: None)
+    adaptation.start(CHOICE, max_steps=5)
+    until(is_idle(adaptation))
+    adaptation.start(AdaptChoice("batch_0002"))
+    until(is_idle(adaptation))
+    assert "diverged" in adaptation.status.problem
+    assert adaptation.status.steps == 5
+    assert [record.step for record in adaptation.records()] == [1, 2, 3, 4, 5]
+
+
+def test_an_exchanged_model_gets_an_adapter_of_its_own():
+    made = Adapting(Counter)
+    adaptation = Adaptation(made, Turns(), lambda _: None)
+    adaptation.start(CHOICE, max_steps=3)
+    until(is_idle(adaptation))
+    adaptation.forget()
+    assert adaptation.status.steps == 0 and adaptation.records() == ()
+    adaptation.start(CHOICE, max_steps=1)
+    until(is_idle(adaptation))
+    assert made.choices == [CHOICE, CHOICE] and adaptation.status.steps == 1
+
+
+def test_a_version_that_cannot_be_read_leaves_the_model_adapted():
+    class Gone(Adapting):
+        def put_back(self):
+            raise FileNotFoundError("checkpoint gone")
+
+    adaptation = Adaptation(Gone(Counter), Turns(), lambda _: None)
+    adaptation.start(CHOICE, max_steps=3)
+    until(is_idle(adaptation))
+    with pytest.raises(FileNotFoundError):
+        adaptation.reset()
+    assert adaptation.status.steps == 3
 
 
 def test_the_status_line():
@@ -198,5 +301,5 @@ def test_the_status_line():
 
 
 def test_the_status_line_before_the_first_step():
-    adaptation = Adaptation(Counter, Turns(), lambda _: None)
+    adaptation = Adaptation(Adapting(Counter), Turns(), lambda _: None)
     assert describe_status(adaptation.status) == "**idle**"

@@ -13,7 +13,19 @@ from nerfcore.errors import PortInUseError, SettingsError
 from nerfcore.geometry.camera import Camera, Rendered
 from nerfcore.geometry.geodesy import GeoPoint
 from nerfcore.viewer.address import check_free, page_url
-from nerfcore.viewer.colours import NO_DEPTH_RGB, TURBO, Show, legend_html, nice_ceiling, paint
+from nerfcore.viewer.colours import (
+    EXPERT_RGBS,
+    NO_DEPTH_RGB,
+    TURBO,
+    Show,
+    change_colours,
+    depth_colours,
+    expert_colours,
+    nice_ceiling,
+    opacity_greys,
+    tone,
+)
+from nerfcore.viewer.legends import legend_html
 from nerfcore.viewer.saving import CheckpointSaver
 from nerfcore.viewer.screenshots import describe_view, encode_png, read_view, save_screenshot
 from nerfcore.viewer.sharing import SharedScene, Turns
@@ -39,26 +51,47 @@ def make_rendered(rgb=0.5, depth_m=10.0, opacity=1.0) -> Rendered:
 
 class TestColours:
     def test_rgb_is_rounded_and_clipped(self):
-        assert paint(make_rendered(0.5), Show.RGB, 1.0)[0, 0].tolist() == [128, 128, 128]
-        assert paint(make_rendered(7.0), Show.RGB, 1.0).max() == 255
+        assert tone(make_rendered(0.5).rgb, 0.0, 1.0)[0, 0].tolist() == [128, 128, 128]
+        assert tone(make_rendered(7.0).rgb, 0.0, 1.0).max() == 255
 
     def test_a_broken_render_is_black_and_not_noise(self):
-        assert paint(make_rendered(np.nan), Show.RGB, 1.0).max() == 0
+        assert tone(make_rendered(np.nan).rgb, 0.0, 1.0).max() == 0
+        assert tone(make_rendered(np.nan).rgb, 1.0, 1.0).max() == 0
+
+    def test_exposure_and_gamma(self):
+        grey = make_rendered(0.25).rgb
+        assert tone(grey, 2.2, 1.0)[0, 0, 0] == 128, "2.2 stops double the display value"
+        assert tone(grey, 0.0, 2.0)[0, 0, 0] == 128, "gamma 2 takes the square root"
+        assert tone(grey, -2.2, 1.0)[0, 0, 0] == 32
 
     @pytest.mark.parametrize(("depth_m", "index"), [(0, 0), (100, 128), (200, 255), (900, 255)])
     def test_depth_has_one_fixed_scale(self, depth_m, index):
-        picture = paint(make_rendered(depth_m=depth_m), Show.DEPTH, 200.0)
+        picture = depth_colours(make_rendered(depth_m=depth_m).depth_m, 200.0)
         assert picture[0, 0].tolist() == TURBO[index].tolist()
 
     def test_no_depth_is_grey(self):
-        picture = paint(make_rendered(depth_m=np.nan), Show.DEPTH, 200.0)
+        picture = depth_colours(make_rendered(depth_m=np.nan).depth_m, 200.0)
         assert tuple(picture[0, 0].tolist()) == NO_DEPTH_RGB
+
+    def test_experts_have_their_own_colours_and_none_is_grey(self):
+        owners = np.array([[0, 0, 1, -1]] * 3)
+        picture = expert_colours(make_rendered(1.0), owners)
+        assert tuple(picture[0, 3].tolist()) == NO_DEPTH_RGB
+        assert picture[0, 0].tolist() == EXPERT_RGBS[0].tolist()
+        assert picture[0, 2].tolist() == EXPERT_RGBS[1].tolist()
+
+    def test_change_is_red_sameness_grey_and_the_unseen_dark(self):
+        change = np.array([[0.0, 0.6, np.nan, 0.0]] * 3, np.float32)
+        same, changed, unseen = change_colours(make_rendered(0.5), change)[0, :3].tolist()
+        assert same[0] == same[1] == same[2]
+        assert changed[0] > 200 and changed[1] < 100
+        assert max(unseen) < same[0]
 
     def test_turbo_runs_from_dark_blue_to_dark_red_in_rgb_order(self):
         assert TURBO[30, 2] > TURBO[30, 0] and TURBO[230, 0] > TURBO[230, 2]
 
     def test_opacity_is_grey(self):
-        picture = paint(make_rendered(opacity=0.2), Show.OPACITY, 1.0)
+        picture = opacity_greys(make_rendered(opacity=0.2).opacity)
         assert picture.shape == (3, 4, 3) and picture[0, 0].tolist() == [51, 51, 51]
 
     @pytest.mark.parametrize(
@@ -68,8 +101,13 @@ class TestColours:
         assert nice_ceiling(value) == pytest.approx(expected)
 
     def test_the_legend_states_metres(self):
-        legend = legend_html(300.0)
+        legend = legend_html(Show.DEPTH, 300.0, 4)
         assert all(f"<span>{mark} m</span>" in legend for mark in ("0", "75", "150", "225", "300"))
+
+    def test_colours_need_no_legend_and_many_experts_say_so(self):
+        assert legend_html(Show.RGB, 300.0, 4) == ""
+        assert legend_html(Show.EXPERTS, 300.0, 4).count("background:rgb") == 4
+        assert "colours repeat" in legend_html(Show.EXPERTS, 300.0, 64)
 
 
 class TestScreenshots:
@@ -173,8 +211,9 @@ class TestTurns:
 
         class SlowScene:
             frame = make_frame()
+            experts = None
 
-            def render(self, camera, *, max_samples=None, cancelled=None):
+            def render(self, camera, *, options=None, cancelled=None):
                 nonlocal chunks_done
                 deadline = time.monotonic() + DEADLINE_S
                 while not stepped_at and time.monotonic() < deadline:
@@ -200,8 +239,9 @@ class TestTurns:
 
         class ShortScene:
             frame = make_frame()
+            experts = None
 
-            def render(self, camera, *, max_samples=None, cancelled=None):
+            def render(self, camera, *, options=None, cancelled=None):
                 return make_rendered()
 
         scene = SharedScene(ShortScene(), turns)
@@ -218,8 +258,9 @@ class TestTurns:
     def test_a_view_given_up_while_waiting_is_not_rendered(self):
         class NoScene:
             frame = make_frame()
+            experts = None
 
-            def render(self, camera, *, max_samples=None, cancelled=None):
+            def render(self, camera, *, options=None, cancelled=None):
                 raise AssertionError("rendered though nobody wants it")
 
         assert SharedScene(NoScene(), Turns()).render(make_camera(), lambda: True) is None

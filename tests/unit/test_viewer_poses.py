@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from viser import transforms
 
 from nerfcore.data.records import SceneFrame
+from nerfcore.geometry.aiming import looking_at
 from nerfcore.geometry.camera import Camera
 from nerfcore.geometry.frames import project
 from nerfcore.viewer.poses import (
@@ -17,7 +18,6 @@ from nerfcore.viewer.poses import (
     camera_from_page,
     ground_height,
     ground_target,
-    looking_at,
     overview_camera,
     page_from_camera,
     page_from_world,

@@ -1,0 +1,1 @@
+"""Films: camera paths, presets of them, and rendering them to MP4."""

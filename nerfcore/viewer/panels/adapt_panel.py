@@ -1,0 +1,176 @@
+"""Owns the shared panel of live adaptation: images, rates, start to reset, loss and PSNR plots."""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+import numpy as np
+import viser
+from viser import uplot
+
+from nerfcore.viewer.adaptation import Adaptation, AdaptState, AdaptStatus
+from nerfcore.viewer.panels.audience import Audience
+from nerfcore.viewer.protocols import AdaptChoice, AdaptingLike
+from nerfcore.viewer.reasons import guarded
+
+STATUS_EVERY_S: Final = 0.25
+PLOT_EVERY_S: Final = 0.6
+PLOT_POINTS: Final = 400
+MOST_STEPS: Final = 1_000_000
+MOST_RAYS: Final = 262_144
+NO_ADAPTATION: Final = "This viewer was given no images to adapt to."
+
+
+class AdaptPanel:
+    """The shared controls of live adaptation.
+
+    Args:
+        gui: the server's, within the panel.
+        adaptation, adapting: acted on; None = no adaptation.
+        audience: told what goes wrong.
+    """
+
+    def __init__(
+        self,
+        gui: viser.GuiApi,
+        adaptation: Adaptation | None,
+        adapting: AdaptingLike | None,
+        audience: Audience,
+    ) -> None:
+        self._adaptation = adaptation
+        self._audience = audience
+        self._lock = threading.Lock()
+        self._shown_at = self._plotted_at = 0.0
+        self._shown: AdaptStatus | None = None
+        is_missing = adaptation is None or adapting is None
+        self._line = gui.add_markdown(NO_ADAPTATION if is_missing else "Not started.")
+        self._start = gui.add_button("Start adaptation", icon=viser.Icon.PLAYER_PLAY)
+        self._pause = gui.add_button("Pause", icon=viser.Icon.PLAYER_PAUSE)
+        self._step = gui.add_button("Single step", icon=viser.Icon.PLAYER_TRACK_NEXT)
+        self._stop = gui.add_button("Stop adaptation", icon=viser.Icon.PLAYER_STOP)
+        self._reset = gui.add_button("Reset adaptation", icon=viser.Icon.ARROW_BACK_UP)
+        self._choices = None if adapting is None else _Choices(gui, adapting)
+        self._loss, self._psnr = _plot(gui, "Loss"), _plot(gui, "PSNR (dB)")
+        self._enable(AdaptState.IDLE, is_adapted=False)
+        if adaptation is None or self._choices is None:
+            return
+        choices = self._choices
+        self._on_click(
+            self._start,
+            "Adaptation not started",
+            lambda: adaptation.start(choices.choice(), choices.steps()),
+        )
+        self._on_click(
+            self._step, "Step not taken", lambda: adaptation.start(choices.choice(), max_steps=1)
+        )
+        self._on_click(self._pause, "Not paused", self._pause_or_resume)
+        self._on_click(self._stop, "Adaptation not stopped", adaptation.stop)
+        self._on_click(self._reset, "Adaptation not reset", adaptation.reset)
+
+    def show(self, status: AdaptStatus) -> None:
+        """Bring buttons, status line and plots up to date; plain steps a few times a second."""
+        with self._lock:
+            before, now = self._shown, time.monotonic()
+            is_step = before is not None and before.state is status.state
+            if is_step and status.last is not None and now - self._shown_at < STATUS_EVERY_S:
+                return
+            self._shown, self._shown_at = status, now
+            self._line.content = describe_status(status)
+            self._enable(status.state, status.steps > 0 or status.last is not None)
+            if not is_step or now - self._plotted_at >= PLOT_EVERY_S:
+                self._plotted_at = now
+                self._draw_plots()
+        if status.problem is not None and (before is None or before.problem != status.problem):
+            self._audience.say("Adaptation ended", status.problem)
+
+    def _pause_or_resume(self) -> None:
+        if self._adaptation is None:
+            return
+        if self._adaptation.status.state is AdaptState.PAUSED:
+            self._adaptation.resume()
+        else:
+            self._adaptation.pause()
+
+    def _draw_plots(self) -> None:
+        records = () if self._adaptation is None else self._adaptation.records()
+        stride = max(1, -(-len(records) // PLOT_POINTS))
+        chosen = records[::stride]
+        steps = np.array([record.step for record in chosen], np.float64)
+        for plot, name in ((self._loss, "loss"), (self._psnr, "psnr")):
+            plot.visible = len(chosen) > 1
+            if len(chosen) > 1:
+                plot.data = (steps, np.array([getattr(r, name) for r in chosen], np.float64))
+
+    def _enable(self, state: AdaptState, is_adapted: bool) -> None:
+        is_missing, is_idle = self._adaptation is None, state is AdaptState.IDLE
+        is_under_way = state in (AdaptState.LOADING, AdaptState.RUNNING, AdaptState.PAUSED)
+        self._start.disabled = self._step.disabled = is_missing or not is_idle
+        self._stop.disabled = is_missing or not is_under_way
+        self._pause.disabled = is_missing or state not in (AdaptState.RUNNING, AdaptState.PAUSED)
+        self._pause.label = "Resume" if state is AdaptState.PAUSED else "Pause"
+        self._reset.disabled = is_missing or not is_adapted
+
+    def _on_click(
+        self, button: viser.GuiButtonHandle, title: str, action: Callable[[], object]
+    ) -> None:
+        button.on_click(lambda _: guarded(self._audience.say, title, action))
+
+
+class _Choices:
+    """What to adapt to, and how."""
+
+    def __init__(self, gui: viser.GuiApi, adapting: AdaptingLike) -> None:
+        first = adapting.choice
+        with gui.add_folder("Images and rates", expand_by_default=False):
+            self._batch = gui.add_dropdown(
+                "Images", list(adapting.batches), initial_value=first.batch
+            )
+            self._steps = gui.add_number(
+                "Steps", 0, min=0, max=MOST_STEPS, step=16, hint="0 = until stopped"
+            )
+            self._rays = gui.add_number("Rays a step", first.rays, min=16, max=MOST_RAYS, step=256)
+            self._replay = gui.add_slider(
+                "Old images", 0.0, 0.9, 0.05, first.replay, hint="share of the rays"
+            )
+            self._encoding = _rate(gui, "Rate, tables", first.encoding_lr)
+            self._sigma = _rate(gui, "Rate, density", first.sigma_lr)
+            self._color = _rate(gui, "Rate, colour", first.color_lr)
+
+    def choice(self) -> AdaptChoice:
+        return AdaptChoice(
+            batch=self._batch.value,
+            rays=int(self._rays.value),
+            replay=float(self._replay.value),
+            encoding_lr=float(self._encoding.value),
+            sigma_lr=float(self._sigma.value),
+            color_lr=float(self._color.value),
+        )
+
+    def steps(self) -> int | None:
+        return int(self._steps.value) or None
+
+
+def describe_status(status: AdaptStatus) -> str:
+    """Return the status line of live adaptation."""
+    parts = [f"**{status.state.value}**"]
+    if status.last is not None:
+        last = status.last
+        parts.append(f"step {last.step}, loss {last.loss:.4g}, PSNR {last.psnr:.1f} dB")
+        parts.append(f"{last.seconds / max(1, last.step):.2f} s a step")
+    if status.problem is not None:
+        parts.append(f"ended: {status.problem}")
+    return " · ".join(parts)
+
+
+def _rate(gui: viser.GuiApi, label: str, value: float) -> viser.GuiInputHandle[float]:
+    return gui.add_number(label, float(value), min=0.0, max=1.0, step=1e-4)
+
+
+def _plot(gui: viser.GuiApi, name: str) -> viser.GuiUplotHandle:
+    start = (np.array([0.0, 1.0]), np.array([0.0, 0.0]))
+    series = (uplot.Series(label="step"), uplot.Series(label=name, stroke="#4c9bff", width=2))
+    return gui.add_uplot(
+        start, series, title=name, scales={"x": uplot.Scale(time=False)}, height=140,
+        legend=uplot.Legend(show=False), visible=False,
+    )  # fmt: skip

@@ -1,0 +1,150 @@
+"""Owns the photographs panel: their cameras in the scene, jumping into one, comparing with it."""
+
+import threading
+from typing import Final
+
+import numpy as np
+import viser
+
+from nerfcore.viewer.client_view import ClientView
+from nerfcore.viewer.look import Compare
+from nerfcore.viewer.photographs import PhotoGroup
+from nerfcore.viewer.places import heading_of
+from nerfcore.viewer.poses import ground_target, page_from_camera
+from nerfcore.viewer.reasons import guarded
+from nerfcore.viewer.site_map import FIRST_RGB, LATER_RGB
+
+MOST_FRUSTA: Final = 300
+FRUSTUM_SHARE: Final = 0.025  # of the scene's width
+
+
+class PhotoPanel:
+    """One client's photographs.
+
+    Args:
+        view: acted on.
+    """
+
+    def __init__(self, view: ClientView) -> None:
+        self._view = view
+        self._lock = threading.Lock()
+        self._nodes: list[viser.CameraFrustumHandle] = []
+        gui, groups = view.client.gui, view.site.shelf.groups
+        if not groups:
+            gui.add_markdown("This viewer was given no photographs.")
+            return
+        self._cameras = gui.add_checkbox(
+            "Show cameras", False, hint="Blue: the model's photographs, orange: later; click one"
+        )
+        self._flight = gui.add_dropdown("Flight", [group.name for group in groups])
+        self._number = gui.add_number("Photograph", 1, min=1, max=len(groups[0]), step=1)
+        self._line = gui.add_markdown("")
+        jump = gui.add_button("Jump there", icon=viser.Icon.PLANE)
+        step = gui.add_button_group("Next", ["◀ previous", "next ▶"])
+        self._compare = gui.add_dropdown("Compare with", [kind.value for kind in Compare])
+        self._share = gui.add_slider("Compare", 0.0, 100.0, 1.0, 50.0, hint="% of the picture")
+        newest = view.site.shelf.newest or groups[0]
+        self._changes = gui.add_dropdown(
+            "Change shows",
+            [group.name for group in groups],
+            initial_value=newest.name,
+            hint="The photographs that View, Show, Change compares the render with",
+        )
+        self._cameras.on_update(lambda _: self._act("Cameras", self._show_cameras))
+        self._flight.on_update(lambda _: self._act("Flight", self._change_flight))
+        self._number.on_update(lambda _: self._act("Photograph", self._choose))
+        jump.on_click(lambda _: self._act("Not jumped", self._jump))
+        step.on_click(lambda _: self._act("Not jumped", lambda: self._next(step.value)))
+        self._compare.on_update(lambda _: self._act("Compare", self._change_compare))
+        self._share.on_update(lambda _: self._act("Compare", self._change_compare))
+        self._changes.on_update(lambda _: view.change_look(change_group=self._changes.value))
+        self._describe()
+
+    def _act(self, title: str, action) -> None:
+        guarded(self._view.say, title, action)
+
+    def _chosen(self) -> tuple[PhotoGroup, int]:
+        group = self._view.site.shelf.group(self._flight.value)
+        return group, int(np.clip(int(self._number.value), 1, len(group))) - 1
+
+    def _change_flight(self) -> None:
+        group = self._view.site.shelf.group(self._flight.value)
+        self._number.max = len(group)
+        self._number.value = min(int(self._number.value), len(group))
+        self._choose()
+
+    def _choose(self) -> None:
+        group, index = self._chosen()
+        self._describe()
+        if self._view.look.photograph is not None:
+            self._view.change_look(photograph=(group.name, index))
+
+    def _describe(self) -> None:
+        group, index = self._chosen()
+        heading = heading_of(group.camera(index), self._view.site.frame)
+        self._line.content = f"{group.images.names[index]} — {index + 1} of {len(group)}; {heading}"
+
+    def _jump(self) -> None:
+        group, index = self._chosen()
+        camera = group.camera(index)
+        target = ground_target(camera, self._view.site.frame)
+        distance = float(np.linalg.norm(target - camera.c2w[:, 3]))
+        self._view.fly_into(camera, distance)
+        self._view.change_look(photograph=(group.name, index))
+
+    def _next(self, which: str) -> None:
+        group, index = self._chosen()
+        step = -1 if which.startswith("◀") else 1
+        self._number.value = (index + step) % len(group) + 1
+        self._jump()
+        self._describe()
+
+    def _change_compare(self) -> None:
+        group, index = self._chosen()
+        self._view.change_look(
+            compare=Compare(self._compare.value),
+            compare_share=float(self._share.value) / 100.0,
+            photograph=(group.name, index),
+        )
+
+    def _show_cameras(self) -> None:
+        with self._lock:
+            for node in self._nodes:
+                node.remove()
+            self._nodes.clear()
+            if not self._cameras.value:
+                return
+            groups = self._view.site.shelf.groups
+            total = sum(len(group) for group in groups)
+            stride = max(1, -(-total // MOST_FRUSTA))
+            for group in groups:
+                for index in range(0, len(group), stride):
+                    self._nodes.append(self._frustum(group, index))
+        if stride > 1:
+            self._view.say("Cameras", f"Every {stride}th of {total} is drawn.", "green")
+
+    def _frustum(self, group: PhotoGroup, index: int) -> viser.CameraFrustumHandle:
+        camera = group.camera(index)
+        pose = page_from_camera(camera)
+        aabb = self._view.site.experts.aabb
+        node = self._view.client.scene.add_camera_frustum(
+            f"/cameras/{group.name}/{index}",
+            pose.fov_rad,
+            camera.width_px / camera.height_px,
+            scale=FRUSTUM_SHARE * float((aabb[1] - aabb[0])[1:].max()),
+            thickness=1.5,
+            thickness_units="screen",
+            color=LATER_RGB if group.is_later else FIRST_RGB,
+            wxyz=pose.wxyz,
+            position=pose.position,
+            cast_shadow=False,
+            receive_shadow=False,
+        )
+        node.on_click(lambda _: self._act("Not jumped", lambda: self._jump_to(group, index)))
+        return node
+
+    def _jump_to(self, group: PhotoGroup, index: int) -> None:
+        self._flight.value = group.name
+        self._number.value = index + 1
+        self._describe()
+        self._jump()

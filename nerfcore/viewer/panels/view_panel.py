@@ -1,0 +1,142 @@
+"""Owns the first panel: what is shown, where one is, screenshot, and the way back."""
+
+import threading
+import time
+from typing import Final
+
+import numpy as np
+import viser
+
+from nerfcore.geometry.aiming import looking_at
+from nerfcore.viewer.client_view import ClientView, describe_picture
+from nerfcore.viewer.colours import Show
+from nerfcore.viewer.legends import legend_html
+from nerfcore.viewer.places import heading_of, place_text
+from nerfcore.viewer.poses import ground_target
+from nerfcore.viewer.queue import Picture
+from nerfcore.viewer.reasons import guarded
+
+SAY_PLACE_EVERY_S: Final = 0.25
+DOLLY: Final = {"Closer": 0.7, "Away": 1.0 / 0.7}
+TURNS: Final = ("Down", "North", "East", "South", "West")
+SIZES: Final = {"as shown": 1.0, "2 x": 2.0}
+SHALLOW: Final = 0.35  # tangent of the angle below the horizon of a view to a compass point
+
+
+class ViewPanel:
+    """One client's first panel.
+
+    Args:
+        view: acted on.
+    """
+
+    def __init__(self, view: ClientView) -> None:
+        self._view = view
+        self._lock = threading.Lock()
+        self._placed_at = 0.0
+        gui = view.client.gui
+        self._show = gui.add_dropdown(
+            "Show",
+            [show.value for show in Show],
+            hint="Change: where the render differs from the photographs (panel Photos)",
+        )
+        self._legend = gui.add_html("", visible=False)
+        self._picture = gui.add_markdown("*rendering*")
+        self._place = gui.add_markdown("")
+        shot = gui.add_button(
+            "Screenshot", icon=viser.Icon.CAMERA, hint="PNG with pose and GPS, in the job's folder"
+        )
+        home = gui.add_button("Reset view", icon=viser.Icon.HOME)
+        turn = gui.add_button_group("Look", TURNS, hint="About the point in the middle")
+        dolly = gui.add_button_group("Move", list(DOLLY))
+        with gui.add_folder("Screenshots", expand_by_default=False):
+            self._size = gui.add_dropdown("Size", list(SIZES))
+            self._download = gui.add_checkbox("Download", False)
+        self._show.on_update(lambda _: self._act("Show", self._change_show))
+        shot.on_click(lambda _: self._act("Screenshot not saved", self._take_screenshot))
+        home.on_click(lambda _: self._act("View not reset", self._go_home))
+        turn.on_click(lambda _: self._act("Look", lambda: self._turn(turn.value)))
+        dolly.on_click(lambda _: self._act("Move", lambda: self._dolly(DOLLY[dolly.value])))
+        view.on_picture.append(self._describe)
+
+    def _act(self, title: str, action) -> None:
+        guarded(self._view.say, title, action)
+
+    def _describe(self, picture: Picture) -> None:
+        self._picture.content = describe_picture(picture)
+        now = time.monotonic()
+        with self._lock:
+            if not picture.is_final and now - self._placed_at < SAY_PLACE_EVERY_S:
+                return
+            self._placed_at = now
+        self._place.content = self._places(picture)
+
+    def _places(self, picture: Picture) -> str:
+        frame = self._view.site.frame
+        eye = picture.camera.c2w[:, 3].astype(np.float64)
+        lines = [
+            f"**Camera** {place_text(eye, frame)}",
+            f"looks {heading_of(picture.camera, frame)}",
+        ]
+        depth_m = picture.rendered.depth_m
+        row, column = depth_m.shape[0] // 2, depth_m.shape[1] // 2
+        distance_m = float(depth_m[row, column])
+        if np.isfinite(distance_m):
+            ahead = -picture.camera.c2w[:, 2].astype(np.float64)
+            centre = eye + distance_m / frame.pose_scale_factor_m * ahead
+            lines.append(f"**Middle** {place_text(centre, frame)}")
+            lines.append(f"{distance_m:.1f} m away")
+        return "  \n".join(lines)
+
+    def _change_show(self) -> None:
+        show, site = Show(self._show.value), self._view.site
+        if show is Show.CHANGE and not site.shelf.groups:
+            raise ValueError("this viewer was given no photographs to compare with")
+        html = legend_html(show, site.depth_max_m, len(site.experts.centroids))
+        self._legend.content = html
+        self._legend.visible = bool(html)
+        self._view.change_look(show=show)
+
+    def _take_screenshot(self) -> None:
+        folder = self._view.site.folder / "screenshots"
+        with self._view.busy("Screenshot", "Rendering at full size …"):
+            path = self._view.save_screenshot(folder, SIZES[self._size.value])
+        if self._download.value:
+            self._view.client.send_file_download(
+                path.name, path.read_bytes(), save_immediately=True
+            )
+        self._view.say("Screenshot saved", f"{path.parent.name}/{path.name}", "green")
+
+    def _go_home(self) -> None:
+        start, frame = self._view.site.start_camera, self._view.site.frame
+        target = ground_target(start, frame)
+        distance = float(np.linalg.norm(target - start.c2w[:, 3]))
+        self._view.fly_into(start, distance)
+
+    def _turn(self, where: str) -> None:
+        """Look at the same point from above, or towards a compass point."""
+        eye, target = self._eye_and_target()
+        distance = float(np.linalg.norm(eye - target))
+        if where == "Down":
+            # A hair off the vertical: the page's orbit has no straight down.
+            offset = np.array([-1.0, 0.0, 1e-3])
+        else:
+            ahead = {"North": (0, -1), "East": (1, 0), "South": (0, 1), "West": (-1, 0)}[where]
+            offset = np.array([-SHALLOW, -ahead[0], -ahead[1]])
+        offset *= distance / float(np.linalg.norm(offset))
+        self._view.fly_to(target + offset, target)
+
+    def _dolly(self, factor: float) -> None:
+        eye, target = self._eye_and_target()
+        self._view.fly_to(target + factor * (eye - target), target)
+
+    def _eye_and_target(self) -> tuple[np.ndarray, np.ndarray]:
+        camera = self._view.camera
+        if camera is None:
+            raise ValueError("no view yet; move the camera once")
+        eye = camera.c2w[:, 3].astype(np.float64)
+        target = self._view.point_at(0.5, 0.5)
+        if target is None:
+            target = ground_target(looking_at(eye, eye - camera.c2w[:, 2], 4, 3, 1.0),
+                                   self._view.site.frame)  # fmt: skip
+        return eye, np.asarray(target, np.float64)
