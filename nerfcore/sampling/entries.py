@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 
 from nerfcore.sampling.march import Samples
 
+_BLOCK = 8192
+
 
 @dataclass(frozen=True)
 class Entries:
@@ -61,13 +63,42 @@ def group_by_expert(samples: Samples, experts: int, keep: NDArray[np.bool_] | No
 
 
 @numba.njit(parallel=True, cache=True, fastmath=True, error_model="numpy")
-def _local(sample_ids, ray_ids, ts, origins, directions, low, scale, out):  # type: ignore[no-untyped-def]
-    for e in numba.prange(sample_ids.shape[0]):
-        s = sample_ids[e]
-        r = ray_ids[s]
-        for axis in range(3):
-            x = (origins[r, axis] + ts[s] * directions[r, axis] - low[axis]) * scale
-            out[axis, e] = min(max(x, np.float32(0.0)), np.float32(1.0))
+def _local(starts, sample_ids, ray_ids, ts, origins, directions, lows, scales, out):  # type: ignore[no-untyped-def]
+    count = sample_ids.shape[0]
+    for block in numba.prange((count + _BLOCK - 1) // _BLOCK):
+        k = 0
+        for e in range(block * _BLOCK, min(count, (block + 1) * _BLOCK)):
+            while e >= starts[k + 1]:
+                k += 1
+            s = sample_ids[e]
+            r = ray_ids[s]
+            for axis in range(3):
+                x = origins[r, axis] + ts[s] * directions[r, axis] - lows[k, axis]
+                out[axis, e] = min(max(x * scales[k], np.float32(0.0)), np.float32(1.0))
+
+
+def entry_positions(
+    samples: Samples,
+    entries: Entries,
+    origins: NDArray[np.float32],
+    directions: NDArray[np.float32],
+    lows: NDArray[np.float32],
+    highs: NDArray[np.float32],
+) -> NDArray[np.float32]:
+    """Return all entries' points f32[3, E], each in its expert's unit cube.
+
+    A box is scaled by its longest edge, so grid cells are cubes.
+
+    Args:
+        lows, highs: f32[K, 3], the experts' boxes.
+    """
+    out = np.empty((3, len(entries.sample_ids)), np.float32)
+    scales = (1.0 / (highs - lows).max(axis=1)).astype(np.float32)
+    _local(
+        entries.starts, entries.sample_ids, samples.ray_ids, samples.ts, origins, directions, lows,
+        scales, out,
+    )  # fmt: skip
+    return out
 
 
 def local_positions(
@@ -78,11 +109,7 @@ def local_positions(
     box_min: NDArray[np.float32],
     box_max: NDArray[np.float32],
 ) -> NDArray[np.float32]:
-    """Return an expert's unit-cube coordinates f32[3, E] of samples.
-
-    The box is scaled by its longest edge, so grid cells are cubes.
-    """
-    out = np.empty((3, len(sample_ids)), np.float32)
-    scale = np.float32(1.0 / float((box_max - box_min).max()))
-    _local(sample_ids, samples.ray_ids, samples.ts, origins, directions, box_min, scale, out)
-    return out
+    """`entry_positions` of one expert's samples."""
+    starts = np.array([0, len(sample_ids)], np.int64)
+    entries = Entries(starts, sample_ids, np.ones(len(sample_ids), np.float32))
+    return entry_positions(samples, entries, origins, directions, box_min[None], box_max[None])

@@ -1,68 +1,45 @@
-"""One chunk of rays through the experts' MLPs, activations kept in the worker's cache.
+"""Compiled passes over chunks of rays: densities, colours, light, and the gradient back.
 
-Rows are the chunk's entries (sample, expert), one segment an expert. Nothing is recomputed: the
-gradient pass follows while the activations of the chunk are still in cache. MLP weights are
-[in, out]; the colour MLP's input is reordered to (1, geometry, harmonics), so that the density
-MLP's output is copied as it lies.
+A chunk's rows are its entries (sample, expert), one segment an expert. Everything of a chunk, both
+ways, is done before the next one, so its activations never leave the worker's cache; no call takes
+or needs the interpreter's lock. Only lit rows (see `light.place_light`) get a colour and a
+gradient. Matrices lie as `nerfcore.tracing.packed` says.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
+import numba
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from nerfcore.field.parameters import GEOMETRY_WIDTH, Parameters
-from nerfcore.field.parameters import mlp as mlp_weights
+from nerfcore.field.parameters import GEOMETRY_WIDTH
+from nerfcore.field.reference import MAX_LOG_SIGMA, SIGMA_SHIFT
 from nerfcore.tracing import light
+from nerfcore.tracing.packed import BACKWARD, FORWARD, IN, OUT, PADDED_IN, PADDED_OUT
+from nerfcore.tracing.products import ADD, KEEP, MASK, RELU, product
 
-_CONSTANT = GEOMETRY_WIDTH + light.HARMONICS
-_ORDER = torch.tensor([_CONSTANT, *range(_CONSTANT)])
+HIDDEN = GEOMETRY_WIDTH + 1
+COLOUR_IN = HIDDEN + light.HARMONICS
+COLOUR_OUT = light.COLOUR_WIDTH
+MOST_SHADE = np.float32(60.0)  # a sigmoid's argument, so that its exponential stays finite
 
-
-@dataclass(frozen=True)
-class Weights:
-    """An expert's MLP matrices, or their gradients, in the chunk's order."""
-
-    sigma: list[Tensor]
-    color: list[Tensor]
-
-    @staticmethod
-    def of(parameters: Parameters) -> "Weights":
-        color = mlp_weights(parameters, "color")
-        return Weights(mlp_weights(parameters, "sigma"), [color[0][_ORDER], *color[1:]])
-
-    def zeros(self) -> "Weights":
-        """Gradient buffers."""
-        return Weights(
-            [torch.zeros_like(w) for w in self.sigma], [torch.zeros_like(w) for w in self.color]
-        )
-
-    def add_to(self, buffers: Parameters) -> None:
-        """Add these gradients to an expert's buffers."""
-        for total, part in zip(mlp_weights(buffers, "sigma"), self.sigma, strict=True):
-            total.add_(part)
-        for i, (total, part) in enumerate(
-            zip(mlp_weights(buffers, "color"), self.color, strict=True)
-        ):
-            if i == 0:
-                total.index_add_(0, _ORDER, part)
-            else:
-                total.add_(part)
+_options = {"cache": True, "nogil": True, "fastmath": True, "error_model": "numpy"}
 
 
-@dataclass(frozen=True)
-class Batch:
-    """A batch of rays, marched and encoded; entries are grouped by expert.
+class Batch(NamedTuple):
+    """A batch of rays, marched and encoded; entries are grouped by used expert.
 
     Attributes:
         ray_starts: i64[R + 1]; sample_rays: i32[S]; ts, deltas: f32[S] (world units, metres).
         entry_samples: i64[E]; entry_weights: f32[E].
-        entry_starts: i64[K + 1], first entry of each expert.
-        features: f32[width, entries] of each expert that has any.
+        features: f32[width * E], a line of E floats a feature.
         harmonics: f32[R, 16]; backgrounds: f32[R, 3].
         sigmas: f32[S], written by the chunks.
+        bounds: i64[C + 1], first ray of each chunk.
+        splits: i64[K, C + 1], first entry of each used expert in each chunk.
+        layers, densities: of the `MlpLayout`.
+        weights: f32[K, size], the used experts' matrices.
+        min_light, min_weight: what is lit, see `light.place_light`.
     """
 
     ray_starts: NDArray[np.int64]
@@ -71,197 +48,363 @@ class Batch:
     deltas: NDArray[np.float32]
     entry_samples: NDArray[np.int64]
     entry_weights: NDArray[np.float32]
-    entry_starts: NDArray[np.int64]
-    features: dict[int, Tensor]
+    features: NDArray[np.float32]
     harmonics: NDArray[np.float32]
     backgrounds: NDArray[np.float32]
     sigmas: NDArray[np.float32]
+    bounds: NDArray[np.int64]
+    splits: NDArray[np.int64]
+    layers: NDArray[np.int64]
+    densities: int
+    weights: NDArray[np.float32]
+    min_light: np.float32
+    min_weight: np.float32
 
 
-class Workspace:
-    """Buffers of one worker, grown when a chunk needs more and kept between chunks."""
+class Targets(NamedTuple):
+    """What a gradient pass aims at and fills.
 
-    def __init__(self) -> None:
-        self._buffers: dict[str, Tensor] = {}
+    Attributes:
+        truth: f32[R, 3], sRGB; linear: compositing in linear light; scale: of the gradient.
+        wanted: b1[K], used experts that get a gradient.
+        d_backgrounds: f32[R, 3], written.
+        d_features: f32[width * E], as the features, written for wanted experts.
+    """
 
-    def take(
-        self, name: str, rows: int, columns: int, dtype: torch.dtype = torch.float32
-    ) -> Tensor:
-        """An uninitialised [rows, columns] buffer, valid until the same name is taken again."""
-        found = self._buffers.get(name)
-        if found is None or len(found) < rows or found.shape[1] != columns or found.dtype != dtype:
-            found = torch.empty(max(rows, 1024) * 5 // 4, columns, dtype=dtype)
-            self._buffers[name] = found
-        return found[:rows]
+    truth: NDArray[np.float32]
+    linear: bool
+    scale: np.float32
+    wanted: NDArray[np.bool_]
+    d_backgrounds: NDArray[np.float32]
+    d_features: NDArray[np.float32]
 
 
-class Chunk:
-    """Rays first_ray..last_ray of a batch, evaluated by one worker."""
+class Space(NamedTuple):
+    """One worker's buffers; a layer's activations [rows, padded out] begin at its `places` entry.
 
-    def __init__(
-        self,
-        batch: Batch,
-        rays: tuple[int, int],
-        segments: NDArray[np.int64],
-        weights: dict[int, Weights],
-        space: Workspace,
-    ) -> None:
-        """Args: the batch, its rays, segments i64[G, 3] (expert, first and last entry), weights."""
-        self.batch, self.rays, self.segments, self.space = batch, rays, segments, space
-        self.weights = [weights[int(k)] for k in segments[:, 0]]
-        self.rows = int((segments[:, 2] - segments[:, 1]).sum())
-        self.first = int(batch.ray_starts[rays[0]])
-        self.samples = int(batch.ray_starts[rays[1]]) - self.first
-        ends = np.cumsum(segments[:, 2] - segments[:, 1])
-        self.spans = [
-            slice(int(end - (s[2] - s[1])), int(end)) for s, end in zip(segments, ends, strict=True)
-        ]
+    Attributes:
+        segments: i64[K, 3] of (used expert, first entry, last entry); lit_ends: i64[K].
+        acts: f32, all layers' activations; places: i64[L].
+        inputs: f32[rows * 32], the colour MLP's; row_sigmas: f32[rows]; lit_rows: i32[rows].
+        alphas: f32[samples]; lit: b1[samples]; rgbs: f32[samples, 3].
+    """
 
-    def _layer(self, name: str, i: int, rows: int, width: int) -> Tensor:
-        return self.space.take(f"{name}{i}", rows, width)
+    segments: NDArray[np.int64]
+    lit_ends: NDArray[np.int64]
+    acts: NDArray[np.float32]
+    places: NDArray[np.int64]
+    inputs: NDArray[np.float32]
+    row_sigmas: NDArray[np.float32]
+    lit_rows: NDArray[np.int32]
+    alphas: NDArray[np.float32]
+    lit: NDArray[np.bool_]
+    rgbs: NDArray[np.float32]
 
-    def _float(self, name: str, rows: int, columns: int) -> NDArray[np.float32]:
-        return self.space.take(name, rows, columns).numpy()
 
-    def _own(self, g: int) -> slice:
-        """A segment's entries, counted from its expert's first."""
-        expert, begin, end = (int(i) for i in self.segments[g])
-        start = int(self.batch.entry_starts[expert])
-        return slice(begin - start, end - start)
+class BackSpace(NamedTuple):
+    """One worker's buffers for the way back.
 
-    def _inputs(self, g: int) -> Tensor:
-        """A view of a segment's features [n, width]."""
-        return self.batch.features[int(self.segments[g, 0])][:, self._own(g)].t()
+    Attributes:
+        d_sigmas: f32[samples]; d_rgbs: f32[samples, 3]; d_levels: f32[rows].
+        upper, lower: f32[rows * widest], gradients of a layer's output and input.
+        lit_inputs: f32[rows * widest], a layer's inputs of the lit rows.
+        d_hidden: f32[rows * 16], gradient to the density MLP's output.
+        grads: f32[K, size], added to.
+    """
 
-    def densities(self, min_light: float, min_weight: float) -> None:
-        """Evaluate densities and decide which rows are lit."""
-        b = self.batch
-        widths = (
-            [w.shape[1] for w in self.weights[0].sigma] if self.weights else [GEOMETRY_WIDTH + 1]
-        )
-        depth = len(widths)
-        self.sigma_layers = [
-            self._layer("sigma", i, self.rows, width) for i, width in enumerate(widths)
-        ]
-        self.inputs = [self._inputs(g) for g in range(len(self.weights))]
-        for g, span in enumerate(self.spans):
-            x = self.inputs[g]
-            for i, weight in enumerate(self.weights[g].sigma):
-                x = torch.mm(x, weight, out=self.sigma_layers[i][span])
-                if i + 1 < depth:
-                    x.relu_()
-        self.hidden = self.sigma_layers[-1].numpy()
-        self.row_sigmas = self._float("row_sigmas", self.rows, 1)[:, 0]
-        self.alphas = self._float("alphas", self.samples, 1)[:, 0]
-        self.lit = self.space.take("lit", self.samples, 1, torch.bool).numpy()[:, 0]
-        light.place_light(
-            self.hidden, self.segments, b.entry_samples, b.entry_weights, *self.rays, b.ray_starts,
-            b.deltas, np.float32(min_light), np.float32(min_weight), self.row_sigmas, b.sigmas,
-            self.alphas, self.lit,
+    d_sigmas: NDArray[np.float32]
+    d_rgbs: NDArray[np.float32]
+    d_levels: NDArray[np.float32]
+    upper: NDArray[np.float32]
+    lower: NDArray[np.float32]
+    lit_inputs: NDArray[np.float32]
+    d_hidden: NDArray[np.float32]
+    grads: NDArray[np.float32]
+
+
+@numba.njit(**_options)
+def _space(batch, first, last):
+    """Buffers for the largest of chunks first .. last."""
+    rows = samples = np.int64(1)
+    for c in range(first, last):
+        begin, end = batch.ray_starts[batch.bounds[c]], batch.ray_starts[batch.bounds[c + 1]]
+        samples = max(samples, end - begin)
+        total = np.int64(0)
+        for k in range(batch.splits.shape[0]):
+            total += batch.splits[k, c + 1] - batch.splits[k, c]
+        rows = max(rows, total)
+    layers, experts = batch.layers, batch.splits.shape[0]
+    places = np.empty(layers.shape[0], np.int64)
+    size = np.int64(0)
+    for i in range(layers.shape[0]):
+        places[i] = size
+        size += rows * layers[i, PADDED_OUT]
+    return Space(
+        np.empty((experts, 3), np.int64), np.empty(experts, np.int64), np.empty(size, np.float32),
+        places, np.empty(rows * COLOUR_IN, np.float32), np.empty(rows, np.float32),
+        np.empty(rows, np.int32), np.empty(samples, np.float32), np.empty(samples, np.bool_),
+        np.empty((samples, 3), np.float32),
+    )  # fmt: skip
+
+
+@numba.njit(**_options)
+def _back_space(batch, space, grads):
+    rows, samples = space.row_sigmas.shape[0], space.alphas.shape[0]
+    widest = COLOUR_IN
+    for i in range(batch.layers.shape[0]):
+        widest = max(widest, batch.layers[i, PADDED_IN], batch.layers[i, PADDED_OUT])
+    return BackSpace(
+        np.empty(samples, np.float32), np.empty((samples, 3), np.float32),
+        np.empty(rows, np.float32), np.empty(rows * widest, np.float32),
+        np.empty(rows * widest, np.float32), np.empty(rows * widest, np.float32),
+        np.empty(rows * HIDDEN, np.float32), grads,
+    )  # fmt: skip
+
+
+@numba.njit(**_options)
+def _segments(batch, chunk, space):
+    """Write the chunk's segments; return how many."""
+    count = 0
+    for k in range(batch.splits.shape[0]):
+        begin, end = batch.splits[k, chunk], batch.splits[k, chunk + 1]
+        if end > begin:
+            space.segments[count, 0] = k
+            space.segments[count, 1] = begin
+            space.segments[count, 2] = end
+            count += 1
+    return count
+
+
+@numba.njit(**_options)
+def _layers_forward(batch, expert, begin, end, x, x_at, x_row, x_column, acts, places, first, rows):
+    """Run layers begin .. end on `rows` rows whose activations begin at row `first`."""
+    weights = batch.weights[expert]
+    for i in range(begin, end):
+        wide = batch.layers[i, PADDED_OUT]
+        out = places[i] + first * wide
+        product(
+            KEEP if i + 1 == end else RELU, x, x_at, x_row, x_column, weights,
+            batch.layers[i, FORWARD], wide, acts, out, wide, rows, batch.layers[i, IN], wide, acts,
         )  # fmt: skip
+        x, x_at, x_row, x_column = acts, out, wide, 1
 
-    def colours(self) -> None:
-        """Evaluate the lit rows' colours and blend them into samples."""
-        b = self.batch
-        self.lit_rows = self.space.take("lit_rows", self.rows, 1, torch.int32).numpy()[:, 0]
-        self.lit_ends = np.empty(len(self.segments), np.int64)
-        inputs = self.space.take("color_in", self.rows, _CONSTANT + 1)
-        light.colour_inputs(
-            self.hidden, self.segments, b.entry_samples, b.sample_rays, b.harmonics, self.lit,
-            self.first, self.lit_rows, self.lit_ends, inputs.numpy(),
-        )  # fmt: skip
-        self.lit_count = int(self.lit_ends[-1]) if len(self.lit_ends) else 0
-        starts = np.concatenate([[0], self.lit_ends])[:-1]
-        self.lit_spans = [slice(int(a), int(z)) for a, z in zip(starts, self.lit_ends, strict=True)]
-        x = inputs[: self.lit_count]
-        widths = [w.shape[1] for w in self.weights[0].color] if self.weights else [3]
-        self.color_layers = [x] + [
-            self._layer("color", i, self.lit_count, width) for i, width in enumerate(widths)
-        ]
-        for g, span in enumerate(self.lit_spans):
-            for i, weight in enumerate(self.weights[g].color):
-                out = self.color_layers[i + 1][span]
-                torch.mm(self.color_layers[i][span], weight, out=out)
-                if i + 1 < len(widths):
-                    out.relu_()
-        self.row_rgbs = self.color_layers[-1].sigmoid_().numpy()
-        self.rgbs = self._float("rgbs", self.samples, 3)
-        light.blend_colours(
-            self.segments, self.lit_ends, self.lit_rows, b.entry_samples, b.entry_weights,
-            self.first, self.row_rgbs, self.rgbs,
-        )  # fmt: skip
 
-    def composite(
-        self,
-        rgb: NDArray[np.float32],
-        opacity: NDArray[np.float32],
-        depth: NDArray[np.float32],
-    ) -> None:
-        """Write the rays' colour, opacity and depth into the batch's arrays."""
-        b = self.batch
+@numba.njit(**_options)
+def _matrix(flat, begin, rows, columns):
+    return flat[begin : begin + rows * columns].reshape((rows, columns))
+
+
+@numba.njit(**_options)
+def _shine(batch, chunk, space):
+    """Densities, light, and the colours of lit rows and samples; return the segments."""
+    segments = space.segments[: _segments(batch, chunk, space)]
+    entries = batch.entry_samples.shape[0]
+    first_ray, last_ray = batch.bounds[chunk], batch.bounds[chunk + 1]
+    row = 0
+    for g in range(segments.shape[0]):
+        rows = segments[g, 2] - segments[g, 1]
+        _layers_forward(
+            batch, segments[g, 0], 0, batch.densities, batch.features, segments[g, 1], 1, entries,
+            space.acts, space.places, row, rows,
+        )  # fmt: skip
+        row += rows
+    hidden = _matrix(space.acts, space.places[batch.densities - 1], row, HIDDEN)
+    light.place_light(
+        hidden, segments, batch.entry_samples, batch.entry_weights, first_ray, last_ray,
+        batch.ray_starts, batch.deltas, batch.min_light, batch.min_weight, space.row_sigmas,
+        batch.sigmas, space.alphas, space.lit,
+    )  # fmt: skip
+    first = batch.ray_starts[first_ray]
+    light.colour_inputs(
+        hidden, segments, batch.entry_samples, batch.sample_rays, batch.harmonics, space.lit, first,
+        space.lit_rows, space.lit_ends, _matrix(space.inputs, 0, row, COLOUR_IN),
+    )  # fmt: skip
+    begin = 0
+    for g in range(segments.shape[0]):
+        end = space.lit_ends[g]
+        _layers_forward(
+            batch, segments[g, 0], batch.densities, batch.layers.shape[0], space.inputs,
+            begin * COLOUR_IN, COLOUR_IN, 1, space.acts, space.places, begin, end - begin,
+        )  # fmt: skip
+        begin = end
+    colours = _matrix(space.acts, space.places[-1], begin, COLOUR_OUT)
+    for i in range(begin):
+        for c in range(3):
+            shade = min(max(-colours[i, c], -MOST_SHADE), MOST_SHADE)
+            colours[i, c] = np.float32(1.0) / (np.float32(1.0) + np.exp(shade))
+    light.blend_colours(
+        segments, space.lit_ends, space.lit_rows, batch.entry_samples, batch.entry_weights, first,
+        colours, space.rgbs,
+    )  # fmt: skip
+    return segments
+
+
+@numba.njit(**_options)
+def render_chunks(batch, first, last, rgb, opacity, depth):
+    """Composite the rays of chunks first .. last into f32[R, 3], f32[R] and f32[R]."""
+    space = _space(batch, first, last)
+    for chunk in range(first, last):
+        _shine(batch, chunk, space)
         light.composite(
-            *self.rays, b.ray_starts, b.ts, self.alphas, self.lit, self.rgbs, b.backgrounds, rgb,
-            opacity, depth,
+            batch.bounds[chunk], batch.bounds[chunk + 1], batch.ray_starts, batch.ts, space.alphas,
+            space.lit, space.rgbs, batch.backgrounds, rgb, opacity, depth,
         )  # fmt: skip
 
-    def loss(
-        self,
-        truth: NDArray[np.float32],
-        linear: bool,
-        scale: float,
-        d_backgrounds: NDArray[np.float32],
-    ) -> float:
-        """Return the rays' squared error and keep its gradient to the rows."""
-        b = self.batch
-        d_sigmas = self._float("d_sigmas", self.samples, 1)[:, 0]
-        d_rgbs = self._float("d_rgbs", self.samples, 3)
-        error = light.loss_gradient(
-            *self.rays, b.ray_starts, b.deltas, self.alphas, self.lit, self.rgbs, b.backgrounds,
-            truth, linear, np.float32(scale), d_sigmas, d_rgbs, d_backgrounds,
-        )  # fmt: skip
-        self.d_colours = self.space.take("d_colours", self.lit_count, 3)
-        self.d_hidden = self.space.take("d_hidden", self.rows, GEOMETRY_WIDTH + 1)
-        light.field_gradient(
-            self.segments, self.lit_ends, self.lit_rows, b.entry_samples, b.entry_weights,
-            self.first, self.hidden, self.row_sigmas, self.row_rgbs, d_sigmas, d_rgbs,
-            self.d_colours.numpy(), self.d_hidden.numpy(),
-        )  # fmt: skip
-        return float(error)
 
-    def backward(self, grads: dict[int, Weights], d_features: dict[int, Tensor]) -> None:
-        """Add the MLPs' gradients to `grads` and write the features' gradient."""
-        d_geometry = self.space.take("d_geometry", self.lit_count, GEOMETRY_WIDTH + 1)
-        for g, span in enumerate(self.lit_spans):
-            own = grads.get(int(self.segments[g, 0]))
-            grad = self.d_colours[span]
-            for i in range(len(self.weights[g].color) - 1, -1, -1):
-                inputs, weight = self.color_layers[i][span], self.weights[g].color[i]
-                if own is not None:
-                    own.color[i].addmm_(inputs.t(), grad)
-                if i == 0:
-                    weight = weight[: GEOMETRY_WIDTH + 1]
-                grad = self._back(f"d_color{i}", grad, weight, inputs if i else None)
-            d_geometry[span].copy_(grad)
-        light.add_geometry(self.lit_rows, self.lit_count, d_geometry.numpy(), self.d_hidden.numpy())
-        for g, span in enumerate(self.spans):
-            expert = int(self.segments[g, 0])
-            own = grads.get(expert)
-            if own is None:
-                continue
-            grad = self.d_hidden[span]
-            weights = self.weights[g].sigma
-            for i in range(len(weights) - 1, 0, -1):
-                inputs = self.sigma_layers[i - 1][span]
-                own.sigma[i].addmm_(inputs.t(), grad)
-                grad = self._back(f"d_sigma{i}", grad, weights[i], inputs)
-            own.sigma[0].addmm_(self.inputs[g].t(), grad)
-            out = d_features[expert][:, self._own(g)]
-            torch.mm(weights[0], grad.t(), out=out)
+@numba.njit(**_options)
+def _layers_back(batch, expert, i, rows, x, x_at, x_row, x_column, back, grad, grad_at):
+    """Add layer i's gradient, given its inputs and its output's gradient [rows, padded out]."""
+    wide = batch.layers[i, PADDED_OUT]
+    grads = back.grads[expert]
+    at = batch.layers[i, FORWARD]
+    product(
+        ADD, x, x_at, x_column, x_row, grad, grad_at, wide, grads, at, wide, batch.layers[i, IN],
+        rows, wide, grads,
+    )  # fmt: skip
 
-    def _back(self, name: str, grad: Tensor, weight: Tensor, inputs: Tensor | None) -> Tensor:
-        """The gradient to a layer's input, masked where its ReLU was off."""
-        out = self.space.take(name, len(grad), len(weight))
-        torch.mm(grad, weight.t(), out=out)
-        if inputs is not None:
-            torch.ops.aten.threshold_backward.grad_input(out, inputs, 0, grad_input=out)
-        return out
+
+@numba.njit(**_options)
+def _colours_back(batch, expert, begin, rows, space, back):
+    """From the colours' gradient in `upper` to the geometry's in `d_hidden`, for lit rows."""
+    upper, lower = back.upper, back.lower
+    for i in range(batch.layers.shape[0] - 1, batch.densities - 1, -1):
+        tall, wide = batch.layers[i, PADDED_IN], batch.layers[i, PADDED_OUT]
+        first = i == batch.densities
+        x, x_at, x_row = space.inputs, begin * COLOUR_IN, COLOUR_IN
+        if not first:
+            x, x_row = space.acts, tall
+            x_at = space.places[i - 1] + begin * tall
+        _layers_back(batch, expert, i, rows, x, x_at, x_row, 1, back, upper, 0)
+        if first:
+            product(
+                KEEP, upper, 0, wide, 1, batch.weights[expert], batch.layers[i, BACKWARD], tall,
+                back.d_hidden, 0, HIDDEN, rows, batch.layers[i, OUT], HIDDEN, back.d_hidden,
+            )  # fmt: skip
+            return
+        product(
+            MASK, upper, 0, wide, 1, batch.weights[expert], batch.layers[i, BACKWARD], tall, lower,
+            0, tall, rows, batch.layers[i, OUT], tall, x[x_at:],
+        )  # fmt: skip
+        upper, lower = lower, upper
+
+
+@numba.njit(**_options)
+def _densities_back(batch, segment, row, begin, rows, space, back, d_features):
+    """From the density MLP's output gradient in `d_hidden` to the features, for lit rows.
+
+    Args:
+        segment: (used expert, first entry, last entry); row: the segment's first row.
+        begin: its first lit row; rows: lit rows.
+    """
+    expert, entry = segment[0], segment[1]
+    entries = batch.entry_samples.shape[0]
+    upper, lower, x = back.d_hidden, back.lower, back.lit_inputs
+    for i in range(batch.densities - 1, -1, -1):
+        tall, wide = batch.layers[i, PADDED_IN], batch.layers[i, PADDED_OUT]
+        if i == 0:
+            for f in range(batch.layers[0, IN]):
+                line = batch.features[f * entries + entry : f * entries + segment[2]]
+                for j in range(rows):
+                    x[j * tall + f] = line[space.lit_rows[begin + j] - row]
+        else:
+            acts = space.acts[space.places[i - 1] :]
+            for j in range(rows):
+                at = space.lit_rows[begin + j] * tall
+                for f in range(tall):
+                    x[j * tall + f] = acts[at + f]
+        _layers_back(batch, expert, i, rows, x, 0, tall, 1, back, upper, 0)
+        product(
+            MASK if i else KEEP, upper, 0, wide, 1, batch.weights[expert],
+            batch.layers[i, BACKWARD], tall, lower, 0, tall, rows, batch.layers[i, OUT], tall, x,
+        )  # fmt: skip
+        upper, lower = lower, (back.upper if i == batch.densities - 1 else upper)
+    tall = batch.layers[0, PADDED_IN]
+    for f in range(batch.layers[0, IN]):
+        line = d_features[f * entries + entry : f * entries + segment[2]]
+        line[:] = np.float32(0.0)
+        for j in range(rows):
+            line[space.lit_rows[begin + j] - row] = upper[j * tall + f]
+
+
+@numba.njit(**_options)
+def _segment_back(batch, segment, row, begin, end, space, back, d_features):
+    """The gradient of one segment, its first row and its lit rows given."""
+    rows = end - begin
+    back.d_hidden[: rows * HIDDEN] = np.float32(0.0)
+    if rows:
+        _colours_back(batch, segment[0], begin, rows, space, back)
+    for j in range(rows):
+        back.d_hidden[j * HIDDEN] = back.d_levels[begin + j]
+    _densities_back(batch, segment, row, begin, rows, space, back, d_features)
+
+
+@numba.njit(**_options)
+def descend_chunks(batch, targets, first, last, grads):
+    """Add the gradient of chunks first .. last to `grads` f32[K, size].
+
+    Returns:
+        The sum of squared errors, and how many samples were lit.
+    """
+    space = _space(batch, first, last)
+    back = _back_space(batch, space, grads)
+    error = 0.0
+    lit = 0
+    for chunk in range(first, last):
+        segments = _shine(batch, chunk, space)
+        first_ray, last_ray = batch.bounds[chunk], batch.bounds[chunk + 1]
+        error += light.loss_gradient(
+            first_ray, last_ray, batch.ray_starts, batch.deltas, space.alphas, space.lit,
+            space.rgbs, batch.backgrounds, targets.truth, targets.linear, targets.scale,
+            back.d_sigmas, back.d_rgbs, targets.d_backgrounds,
+        )  # fmt: skip
+        begin_sample = batch.ray_starts[first_ray]
+        for s in range(batch.ray_starts[last_ray] - begin_sample):
+            lit += space.lit[s]
+        _rows_back(batch, targets, segments, begin_sample, space, back)
+    return error, lit
+
+
+@numba.njit(**_options)
+def _rows_back(batch, targets, segments, first, space, back):
+    """From samples' gradients to the matrices' and the features', segment by segment."""
+    hidden_at, colours_at = space.places[batch.densities - 1], space.places[-1]
+    row = begin = 0
+    for g in range(segments.shape[0]):
+        rows, end = segments[g, 2] - segments[g, 1], space.lit_ends[g]
+        if targets.wanted[segments[g, 0]]:
+            light.field_gradient(
+                segments[g], space.lit_rows[begin:end], row, batch.entry_samples,
+                batch.entry_weights, first, space.acts[hidden_at:], space.row_sigmas,
+                space.acts[colours_at + begin * COLOUR_OUT :], back.d_sigmas, back.d_rgbs,
+                back.upper, back.d_levels[begin:end],
+            )  # fmt: skip
+            _segment_back(batch, segments[g], row, begin, end, space, back, targets.d_features)
+        begin = end
+        row += rows
+
+
+@numba.njit(**_options)
+def densities(features, points, layers, count, weights, first, last, out):
+    """One expert's densities of points first .. last.
+
+    Args:
+        features: f32[width * points], a line a feature; weights: f32[1, size].
+        count: layers of the density MLP.
+        out: f32[points], written for first .. last.
+    """
+    rows = last - first
+    widest = 0
+    for i in range(count):
+        widest = max(widest, layers[i, PADDED_OUT])
+    x, x_at, x_row, x_column = features, first, 1, points
+    for i in range(count):
+        wide = layers[i, PADDED_OUT]
+        acts = np.empty(rows * wide, np.float32)
+        product(
+            KEEP if i + 1 == count else RELU, x, x_at, x_row, x_column, weights[0],
+            layers[i, FORWARD], wide, acts, 0, wide, rows, layers[i, IN], wide, acts,
+        )  # fmt: skip
+        x, x_at, x_row, x_column = acts, 0, wide, 1
+    for j in range(rows):
+        level = min(x[j * x_row] + np.float32(SIGMA_SHIFT), np.float32(MAX_LOG_SIGMA))
+        out[first + j] = np.exp(level)

@@ -14,9 +14,11 @@ import numpy as np
 
 from nerfcore.colour import GAMMA, LINEAR_KNEE, OFFSET, SLOPE
 from nerfcore.field.reference import MAX_LOG_SIGMA, SIGMA_SHIFT
+from nerfcore.tracing.products import padded
 
 GEOMETRY = 15
 HARMONICS = 16
+COLOUR_WIDTH = padded(3)
 
 _options = {"cache": True, "nogil": True, "fastmath": True, "error_model": "numpy"}
 
@@ -203,38 +205,31 @@ def loss_gradient(
 
 @numba.njit(**_options)
 def field_gradient(
-    segments, lit_ends, lit_rows, entry_samples, entry_weights, first, hidden, row_sigmas, colours,
-    d_sigmas, d_rgbs, d_colours, d_hidden,
+    segment, lit_rows, first_row, entry_samples, entry_weights, first, hidden, row_sigmas, colours,
+    d_sigmas, d_rgbs, d_colours, d_levels,
 ):  # fmt: skip
-    """From samples to rows: the gradient to the colour MLP's output and to log densities.
+    """From samples to a segment's lit rows: the gradient to the MLPs' outputs.
 
     Args:
-        colours: f32[lit, 3], after the sigmoid.
-        d_colours: f32[lit, 3], written, before the sigmoid.
-        d_hidden: f32[rows, 16], written: column 0 the log density's gradient, the rest 0.
+        segment: (expert, first entry, last entry); first_row: its first row in the chunk.
+        lit_rows: i32[lit]; first: the chunk's first sample.
+        hidden: f32[rows * 16], the density MLP's output of the chunk.
+        colours: f32[lit * wide], after the sigmoid, `wide` floats a row, three of them used.
+        d_colours: f32[lit * wide], written, before the sigmoid.
+        d_levels: f32[lit], written, of the log density.
     """
-    d_hidden[:] = np.float32(0.0)
-    begin_row = 0
-    begin = 0
-    for g in range(segments.shape[0]):
-        for i in range(begin, lit_ends[g]):
-            row = lit_rows[i]
-            entry = segments[g, 1] + row - begin_row
-            s = entry_samples[entry] - first
-            weight = entry_weights[entry]
-            for c in range(3):
-                colour = colours[i, c]
-                d_colours[i, c] = d_rgbs[s, c] * weight * colour * (np.float32(1.0) - colour)
-            if hidden[row, 0] + np.float32(SIGMA_SHIFT) < np.float32(MAX_LOG_SIGMA):
-                d_hidden[row, 0] = d_sigmas[s] * weight * row_sigmas[row]
-        begin = lit_ends[g]
-        begin_row += segments[g, 2] - segments[g, 1]
-
-
-@numba.njit(**_options)
-def add_geometry(lit_rows, count, d_inputs, d_hidden):
-    """Bring the colour inputs' gradient f32[lit, 16] back to the rows' geometry columns."""
-    for i in range(count):
+    wide = COLOUR_WIDTH
+    for i in range(lit_rows.shape[0]):
         row = lit_rows[i]
-        for c in range(1, GEOMETRY + 1):
-            d_hidden[row, c] = d_inputs[i, c]
+        entry = segment[1] + row - first_row
+        s = entry_samples[entry] - first
+        weight = entry_weights[entry]
+        for c in range(wide):
+            d_colours[i * wide + c] = np.float32(0.0)
+        for c in range(3):
+            colour = colours[i * wide + c]
+            slope = weight * colour * (np.float32(1.0) - colour)
+            d_colours[i * wide + c] = d_rgbs[s, c] * slope
+        d_levels[i] = np.float32(0.0)
+        if hidden[row * (GEOMETRY + 1)] + np.float32(SIGMA_SHIFT) < np.float32(MAX_LOG_SIGMA):
+            d_levels[i] = d_sigmas[s] * weight * row_sigmas[row]
