@@ -31,7 +31,7 @@ def check_poses(roster: Roster, views: Views, tracks: Tracks) -> list[Problem]:
         found += _upward(roster, views, mine)
         found += _few_points(roster, tracks, mine)
         if len(mine) >= _FEWEST_CAMERAS:
-            found += _far(roster, mine)
+            found += _far(roster, views, mine)
     return found
 
 
@@ -52,12 +52,14 @@ def _disagreeing(roster: Roster, tracks: Tracks, mine: NDArray[np.int64]) -> Ite
         )  # fmt: skip
 
 
-def _far(roster: Roster, mine: NDArray[np.int64]) -> Iterator[Problem]:
+def _far(roster: Roster, views: Views, mine: NDArray[np.int64]) -> Iterator[Problem]:
     places = roster.positions_m[mine]
     nearest = nearest_others(places, 1)[:, 0]
     apart = np.linalg.norm(places - places[nearest], axis=1)
     usual = float(np.median(apart))
-    limit = max(limits.FAR_TIMES * usual, 1.0)
+    # Where lines cross, cameras come near each other by chance: less than a flight's height apart,
+    # photographs still show the same ground.
+    limit = max(limits.FAR_TIMES * usual, float(np.median(views.heights_m[mine])), 1.0)
     for image, distance in zip(mine[apart > limit], apart[apart > limit], strict=True):
         yield Problem(
             Kind.POSE_FAR, Severity.SERIOUS, roster.names[image],

@@ -15,6 +15,7 @@ from nerfcore.errors import DataError
 from nerfcore.survey import Survey, survey_dataset
 from nerfcore.survey.experts import check_experts
 from nerfcore.survey.photo_checks import check_photographs
+from nerfcore.survey.pose_checks import check_poses
 from nerfcore.survey.problems import TITLES, Kind, Problem, Severity, in_order
 from nerfcore.survey.summary import check_whole, verdict
 
@@ -80,6 +81,20 @@ def test_below_the_ground_is_serious(damaged: Survey) -> None:
     (one,) = [p for p in damaged.problems if p.subject == "0024.png" and p.kind is Kind.POSE_HEIGHT]
     assert one.severity is Severity.SERIOUS
     assert np.isnan(damaged.views.corners_m[one.images[0]]).all()
+
+
+@pytest.mark.parametrize(("gap_m", "found"), [(60.0, []), (130.0, ["0024.png"])])
+def test_lines_that_cross_make_no_camera_far(clean: Path, gap_m: float, found: list[str]) -> None:
+    """Given cameras that meet in pairs, one alone is far only beyond the flight's height."""
+    survey = survey_dataset(load_dataset(clean))
+    roster = survey.roster
+    places = roster.positions_m.copy()
+    order = np.argsort(roster.names)
+    places[order[:24]] = np.repeat(np.arange(12), 2)[:, None] * [50.0, 0.0, 0.0]
+    places[order[1:24:2], 1] += 3.0
+    places[order[24]] = [-gap_m, 0.0, 0.0]
+    problems = check_poses(replace(roster, positions_m=places), survey.views, survey.tracks)
+    assert [one.subject for one in problems if one.kind is Kind.POSE_FAR] == found
 
 
 def test_duplicate_in_one_place(tmp_path: Path) -> None:
