@@ -1,4 +1,4 @@
-"""Owns the sRGB transfer curve, both ways, for NumPy arrays and torch tensors.
+"""Owns the sRGB transfer curve: both ways for NumPy arrays, to sRGB for torch tensors.
 
 "sRGB" means display values in [0, 1] as stored in image files (8-bit value / 255); "linear" means
 values proportional to light. The curve is the exact piecewise one of IEC 61966-2-1, not a power of
@@ -18,23 +18,6 @@ OFFSET = 0.055
 GAMMA = 2.4
 
 
-def srgb_to_linear(srgb: Tensor) -> Tensor:
-    """Turn sRGB values into linear light.
-
-    Args:
-        srgb: float tensor of any shape, normally in [0, 1].
-
-    Returns:
-        A tensor of the same shape and dtype; its gradient is finite everywhere.
-
-    Source: IEC 61966-2-1.
-    """
-    # `where` multiplies the branch not taken by a zero gradient: clamp its base so that the
-    # derivative of the power stays finite there.
-    base = (srgb.clamp_min(SRGB_KNEE) + OFFSET) / (1.0 + OFFSET)
-    return torch.where(srgb <= SRGB_KNEE, srgb / SLOPE, base**GAMMA)
-
-
 def linear_to_srgb(linear: Tensor) -> Tensor:
     """Turn linear light into sRGB values.
 
@@ -46,6 +29,8 @@ def linear_to_srgb(linear: Tensor) -> Tensor:
 
     Source: IEC 61966-2-1.
     """
+    # `where` multiplies the branch not taken by a zero gradient: clamp its base so that the
+    # derivative of the power stays finite there.
     base = linear.clamp_min(LINEAR_KNEE)
     power = (1.0 + OFFSET) * base ** (1.0 / GAMMA) - OFFSET
     return torch.where(linear <= LINEAR_KNEE, linear * SLOPE, power)

@@ -61,8 +61,8 @@ class ModelSettings:
         use_background: a direction-only background MLP, else `background_rgb` everywhere.
         colour_space: "linear" composites linear light and shows sRGB; the others composite the
             8-bit values as they are.
-        use_bf16: matrix products of the MLPs in bfloat16 where tensors trace (GPUs); the CPU's
-            tracer computes in float32, which is faster there.
+        use_bf16: matrix products of the MLPs in bfloat16, by the backends torch, tcnn and triton;
+            numba computes in float32, which is faster on a CPU.
     """
 
     variant: Variant = "instant"

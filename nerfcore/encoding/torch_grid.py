@@ -1,6 +1,7 @@
 """The hash grid in plain PyTorch operations: any device, any dtype, slow, and the oracle.
 
-Differentiable any number of times with respect to the table and once to the positions.
+Differentiable any number of times; at a cell's border the derivative to a position is the upper
+cell's.
 """
 
 import torch
