@@ -196,8 +196,8 @@ def show(
     history, spec = record.pop("history"), record.pop("spec")
     for name, value in record.items():
         if value not in (None, [], ""):
-            shown = ", ".join(value) if isinstance(value, list) else value
-            typer.echo(f"{name:14} {local_time(value) if name.endswith('_at') else shown}")
+            shown = ", ".join(value) if isinstance(value, list) else str(value)
+            typer.echo(f"{name:14} {local_time(shown) if name.endswith('_at') else shown}")
     typer.echo("history")
     for row in history:
         reason = f"  {row['reason']}" if row["reason"] else ""

@@ -47,7 +47,9 @@ def test_the_next_job_waits_until_the_gpu_is_free(
         return ledger.state_of(name)
 
     wait_for("a runs", lambda: state("a") is JobState.RUNNING)
-    first = wait_for("a is at work", lambda: ledger.job("a").process).pid
+    job = ledger.job("a")
+    assert job is not None and job.process is not None
+    first = job.process.pid
     gpu.busy = frozenset({first})
     (tmp_path / "go").write_text("")
     wait_for("a is done", lambda: state("a") is JobState.SUCCEEDED)

@@ -97,6 +97,30 @@ def test_one_slot_one_job_at_a_time_in_order(bench: Bench) -> None:
     assert (bench.logs / "t/runs.txt").exists()
 
 
+def test_a_view_that_does_not_share_takes_the_slot_for_as_long_as_its_lease(bench: Bench) -> None:
+    """Told so by its job: it waits for the training, and the next training waits for its end."""
+    bench.start_and_listen()
+    (bench.logs / "example/checkpoints").mkdir(parents=True)
+    (bench.logs / "example/checkpoints/index.json").write_text("{}")
+    bench.train("t", f"hold:{bench.project / 'go'}")
+    bench.wait_runs("t")
+    view = {"op": "view", "data_dirname": "city", "mask_dirname": "g22",
+            "checkpoint_path": "example", "dataset": "sleep:60"}  # fmt: skip
+    bench.send({**view, "job_id": "alone", "share_slot": False})
+    bench.train("u")
+    bench.send({**view, "job_id": "beside"})
+    bench.wait_runs("beside")
+    assert bench.state_is("alone", "queued") and bench.runs("alone") == []
+    (bench.project / "go").write_text("")
+    bench.wait_runs("alone")
+    assert bench.job("alone").slot == bench.job("t").slot
+    assert bench.state_is("u", "queued")
+    bench.send({"op": "cancel", "job_id": "alone"})
+    bench.wait_state("alone", "cancelled")
+    bench.wait_state("u", "succeeded")
+    assert bench.state_is("beside", "running")
+
+
 def test_the_order_of_partitions_does_not_matter(bench: Bench) -> None:
     """An eval job published before its train job waits for it; one without is refused."""
     bench.start_and_listen()
