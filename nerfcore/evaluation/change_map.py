@@ -69,7 +69,7 @@ def changed_areas(
         frame: where the cells lie on the Earth.
     """
     grid, cell_m = found.grid, found.grid.cell * frame.pose_scale_factor_m
-    labels, count = ndimage.label(changed, np.ones((3, 3)))  # pyright: ignore[reportGeneralTypeIssues]
+    labels, count = ndimage.label(changed)  # pyright: ignore[reportGeneralTypeIssues]
     sizes = np.bincount(labels.ravel(), minlength=count + 1)
     order = [k for k in np.argsort(-sizes[1:], kind="stable") + 1 if sizes[k] >= LEAST_CELLS]
     areas = []
@@ -115,12 +115,13 @@ def world_file(grid: GroundGrid, frame: SceneFrame) -> str:
     """The six lines that place the picture: x and y per column, per row, and of the first pixel."""
     size = grid.cell / CELL_PX
     corner = np.asarray(grid.low) + 0.5 * size
-    places = [corner, corner + (size * 1000, 0), corner + (0, size * 1000)]
+    columns, rows = (side * CELL_PX for side in grid.shape)
+    places = [corner, corner + (size * columns, 0), corner + (0, size * rows)]
     if frame.enu_ref is None:
         plane = [frame.world_to_enu_m([0.0, *place])[:2] for place in places]
     else:
         plane = [np.array(_place(frame, place)[::-1]) for place in places]
-    across, down = (plane[1] - plane[0]) / 1000, (plane[2] - plane[0]) / 1000
+    across, down = (plane[1] - plane[0]) / columns, (plane[2] - plane[0]) / rows
     return "".join(f"{value:.14g}\n" for value in (*across, *down, *plane[0]))
 
 

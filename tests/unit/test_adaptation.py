@@ -1,0 +1,252 @@
+"""Exposure, disagreement, replay and local adaptation on a scene small enough to know."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from engine_scenes import tiny_scene
+
+from nerfcore.adaptation import Adapter, AdaptSettings
+from nerfcore.adaptation.disagreement import CHANGED, cell_errors, disagreement, solid
+from nerfcore.adaptation.exposure import exposed, fit_exposure, fit_exposures, no_exposure
+from nerfcore.adaptation.looks import Look, look
+from nerfcore.adaptation.rays import BlockSampler, crossing, ending_in
+from nerfcore.data.images import ImageStore
+from nerfcore.data.records import ImageSet
+from nerfcore.evaluation.evaluate import camera_of
+from nerfcore.sampling.ground import GroundGrid
+from nerfcore.scene import SceneModel
+from nerfcore.training.learner import Rates
+
+GRID = GroundGrid((-1.0, -1.0), 0.25, (8, 8))
+SIZE_PX = 48
+
+
+def flat_look(truth: np.ndarray, shown: np.ndarray, image: int = 0) -> Look:
+    """A look straight down at level ground that fills GRID."""
+    height, width = truth.shape[:2]
+    east = -1 + 2 * (np.arange(width) + 0.5) / width
+    south = -1 + 2 * (np.arange(height) + 0.5) / height
+    points = np.zeros((height, width, 3), np.float32)
+    points[..., 1], points[..., 2] = np.meshgrid(east, south)
+    directions = np.zeros_like(points)
+    directions[..., 0] = 1.0
+    depth = np.ones((height, width), np.float32)
+    ones = np.ones((height, width), np.bool_)
+    origin = np.array([-2.0, 0.0, 0.0], np.float32)
+    return Look(
+        image, shown.astype(np.float32), truth.astype(np.float32), ones, depth, points, origin,
+        directions,
+    )  # fmt: skip
+
+
+def textured(seed: int = 0) -> np.ndarray:
+    """A picture f32[64, 64, 3] with some texture, neither black nor burnt out."""
+    rng = np.random.default_rng(seed)
+    small = rng.uniform(0.35, 0.6, (8, 8, 3)).astype(np.float32)
+    return np.asarray(cv2.resize(small, (64, 64), interpolation=cv2.INTER_CUBIC), np.float32)
+
+
+def test_exposure_is_found_although_a_third_of_the_site_changed() -> None:
+    shown = textured()
+    gains = np.array([-0.8, -0.5, 0.3], np.float32)
+    truth = exposed(shown, gains)
+    truth[:, :21] = textured(5)[:, :21] * 0.5
+    found = fit_exposure(flat_look(truth, shown))
+    assert found is not None
+    assert found == pytest.approx(gains, abs=0.04)
+
+
+def test_exposures_undo_each_other() -> None:
+    picture, gains = textured(), np.array([0.4, -0.2, 0.1], np.float32)
+    assert exposed(exposed(picture, gains), -gains) == pytest.approx(picture, abs=1e-5)
+    assert exposed(picture, no_exposure()) == pytest.approx(picture, abs=1e-6)
+
+
+def test_an_image_that_cannot_be_compared_takes_its_flights_median() -> None:
+    shown = textured()
+    looks = [flat_look(exposed(shown, np.full(3, g, np.float32)), shown, i)
+             for i, g in enumerate((-0.5, -0.4, -0.3))]  # fmt: skip
+    looks.append(flat_look(np.zeros_like(shown), shown, 3))
+    found = fit_exposures(looks)
+    assert found[3] == pytest.approx(found[1], abs=1e-6)
+
+
+def test_a_cells_error_by_hand() -> None:
+    """A step of 0.2 in one half is 0.04 there, away from the blurred edge."""
+    shown = np.full((64, 64, 3), 0.5, np.float32)
+    truth = shown.copy()
+    truth[:, 32:] = 0.7
+    errors = cell_errors(flat_look(truth, shown), no_exposure(), GRID).reshape(8, 8)
+    assert errors[:3] == pytest.approx(0.0, abs=1e-5)  # the first axis is East: columns
+    assert errors[5:] == pytest.approx(0.04, rel=1e-2)
+
+
+def test_what_one_photograph_alone_shows_is_no_change() -> None:
+    """A moving car in one of three photographs leaves the median alone."""
+    shown = textured()
+    car = shown.copy()
+    car[8:24, 8:24] = 0.95
+    new = [flat_look(picture, shown, i) for i, picture in enumerate((shown, shown, car))]
+    noisy = np.clip(shown + np.random.default_rng(0).normal(0, 0.03, shown.shape), 0, 1)
+    old = [flat_look(noisy, shown, i) for i in range(3)]
+    zeros = dict.fromkeys(range(3), no_exposure())
+    assert not disagreement(GRID, new, zeros, old, zeros).cells(CHANGED).any()
+    both = [flat_look(picture, shown, i) for i, picture in enumerate((car, car, shown))]
+    changed = disagreement(GRID, both, zeros, old, zeros).cells(CHANGED)
+    assert changed[1:3, 1:3].all() and not changed[4:].any()
+
+
+def test_specks_are_no_areas() -> None:
+    cells = np.zeros((9, 9), np.bool_)
+    cells[1, 1] = True
+    cells[4:8, 4:8] = True
+    cells[5, 5] = False
+    found = solid(cells)
+    assert not found[:3, :3].any() and found[5, 5] and found[5:7, 5:7].all()
+
+
+@pytest.fixture
+def stores(tmp_path: Path) -> Iterator[tuple[SceneModel, ImageStore, ImageStore]]:
+    """A trained tiny scene, photographs of it, and later ones with one corner painted over."""
+    scene = tiny_scene(2, 2, table_scale=2e3)
+    poses = []
+    for dy, dz in ((-0.2, -0.2), (0.2, -0.2), (-0.2, 0.2), (0.2, 0.2)):
+        pose = np.array([[0, 0, -1, -2], [1, 0, 0, dy], [0, -1, 0, dz]], np.float32)
+        poses.append(pose)
+    old = _photographs(tmp_path / "old", scene, poses, painted=False)
+    new = _photographs(tmp_path / "new", scene, poses, painted=True)
+    with ImageStore(old) as old_store, ImageStore(new) as new_store:
+        yield scene, old_store, new_store
+
+
+def _photographs(folder: Path, scene: SceneModel, poses: list, *, painted: bool) -> ImageSet:  # type: ignore[type-arg]
+    folder.mkdir()
+    size = np.full(len(poses), SIZE_PX, np.int32)
+    intrinsics = np.tile(np.array([SIZE_PX, SIZE_PX, SIZE_PX / 2, SIZE_PX / 2], np.float32), (4, 1))
+    paths = tuple(folder / f"{i}.png" for i in range(len(poses)))
+    blank = np.zeros((SIZE_PX, SIZE_PX, 3), np.uint8)
+    for path in paths:
+        cv2.imwrite(str(path), blank)
+    images = ImageSet(
+        tuple(p.name for p in paths), paths, (None,) * len(paths), np.stack(poses), intrinsics,
+        size, size,
+    )  # fmt: skip
+    with ImageStore(images) as store:
+        for i, path in enumerate(paths):
+            seen = look(scene, store, i)
+            picture = seen.shown.copy()
+            if painted:
+                there = (seen.points[..., 1] < -0.3) & (seen.points[..., 2] < -0.3)
+                picture[there] = 1.0 - picture[there]
+            pixels = np.rint(picture * 255).astype(np.uint8)
+            cv2.imwrite(str(path), cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
+    return images
+
+
+def above(seen: Look, grid: GroundGrid, cells: np.ndarray) -> np.ndarray:
+    """Pixels whose rays pass above chosen cells, bool[h, w], in many small steps."""
+    found = np.zeros(seen.valid.shape, np.bool_)
+    for height in np.linspace(-0.5, 0.5, 3001):
+        t = (height - seen.origin[0]) / seen.directions[..., :1]
+        index = grid.index(seen.origin[1:] + t * seen.directions[..., 1:])
+        found |= (index >= 0) & cells.reshape(-1)[np.maximum(index, 0)]
+    return found
+
+
+FAST = Rates(0.02, 0.005, 0.005, 0.005)
+
+
+def test_a_local_adaptation_changes_what_disagrees_and_nothing_else(
+    stores: tuple[SceneModel, ImageStore, ImageStore],
+) -> None:
+    scene, old, new = stores
+    cameras = [camera_of(new, i) for i in range(len(new))]
+    before = [scene.render(camera) for camera in cameras]
+    occupied = scene.occupancy.state()
+    settings = AdaptSettings(rays=512, replay=0.25, rates=FAST, exposure=True, local=True)
+    adapter = Adapter(scene, new, settings, old=old)
+    losses = [adapter.step().loss for _ in range(30)]
+    assert losses[-1] < 0.5 * losses[0]
+    survey = adapter.survey
+    assert survey is not None and survey.found is not None
+    grid, cells = survey.found.grid, survey.disagreeing()
+    assert 0 < cells.mean() < 0.7
+    for i, camera in enumerate(cameras):
+        rendered, was = scene.render(camera), before[i]
+        assert rendered is not None and was is not None
+        meets = above(survey.new[i], grid, cells)
+        np.testing.assert_array_equal(rendered.rgb[~meets], was.rgb[~meets])
+        assert (rendered.rgb[meets] != was.rgb[meets]).any()
+    for one, other in zip(scene.occupancy.state(), occupied, strict=True):
+        np.testing.assert_array_equal(one, other)
+    adapter.reset()
+    assert scene.variants is None and len(scene.experts) == 4
+    for camera, was in zip(cameras, before, strict=True):
+        rendered = scene.render(camera)
+        assert rendered is not None and was is not None
+        np.testing.assert_array_equal(rendered.rgb, was.rgb)
+
+
+def test_replay_never_holds_on_to_what_changed(
+    stores: tuple[SceneModel, ImageStore, ImageStore],
+) -> None:
+    scene, old, new = stores
+    settings = AdaptSettings(rays=256, replay=0.5, rates=FAST, exposure=True)
+    adapter = Adapter(scene, new, settings, old=old)
+    adapter.step()
+    survey, draw = adapter.survey, adapter._draw_old
+    assert survey is not None and survey.found is not None and draw is not None
+    changed = survey.changed()
+    assert changed.any()
+    batch = draw(4000)
+    assert len(batch) == 4000
+    _, _, depth_m = scene.render_rays(batch.origins, batch.directions)
+    t = depth_m / np.float32(scene.scale_m)
+    places = (batch.origins + t[:, None] * batch.directions)[np.isfinite(t), 1:]
+    index = survey.found.grid.index(places)
+    assert changed.reshape(-1)[np.maximum(index, 0)][index >= 0].mean() < 0.02
+
+
+@pytest.mark.parametrize(("part", "stays"), [("features", "sigma.0"), ("mlps", "table")])
+def test_only_the_chosen_part_changes(
+    stores: tuple[SceneModel, ImageStore, ImageStore], part: str, stays: str
+) -> None:
+    scene, _, new = stores
+    before = {n: v.clone() for n, v in scene.experts[0].items()}
+    adapter = Adapter(scene, new, AdaptSettings(rays=256, rates=FAST, part=part))  # type: ignore[arg-type]
+    for _ in range(3):
+        adapter.step()
+    for name, value in scene.experts[0].items():
+        is_kept = name.split(".")[0] == stays.split(".")[0] or (
+            part == "features" and name != "table"
+        )
+        assert torch.equal(value, before[name]) == is_kept, name
+
+
+def test_blocks_cover_their_pixels_and_no_others(
+    stores: tuple[SceneModel, ImageStore, ImageStore],
+) -> None:
+    _, old, _ = stores
+    scene = stores[0]
+    seen = look(scene, old, 2)
+    mask = np.zeros(seen.valid.shape, np.bool_)
+    mask[4:6, 7] = True
+    sampler = BlockSampler(old, [seen], [mask], np.random.default_rng(0))
+    flat = sampler._flat(500) - old.offsets[2]
+    rows, columns = flat // SIZE_PX, flat % SIZE_PX
+    assert set(zip(rows.tolist(), columns.tolist(), strict=True)) == {(4, 7), (5, 7)}
+
+
+def test_endings_are_among_the_crossings(
+    stores: tuple[SceneModel, ImageStore, ImageStore],
+) -> None:
+    scene, old, _ = stores
+    cells = np.zeros(GRID.shape, np.bool_)
+    cells[2:4, 5:7] = True
+    seen = look(scene, old, 0)
+    ends, meets = ending_in(seen, GRID, cells), crossing(seen, GRID, cells, scene.partition.aabb)
+    assert ends.any() and (ends & ~meets).mean() < 0.01
