@@ -9,6 +9,7 @@ here is done expert by expert but by the compiled passes, so that many experts c
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numba
 import numpy as np
@@ -53,7 +54,7 @@ class _Prepared:
 
     def columns(self, array: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         """Each used expert's columns of an array f32[rows, E]."""
-        return [array[:, a:z] for a, z in zip(self.starts[:-1], self.starts[1:], strict=True)]
+        return [array[:, a:z] for a, z in pairwise(self.starts.tolist())]
 
     @property
     def tasks(self) -> list[tuple[int, int]]:
@@ -95,7 +96,7 @@ class CpuTracer:
             points = torch.from_numpy(positions).t()
             return directions.frequencies(points).t().contiguous().numpy()
         out = np.empty((layout.width, positions.shape[1]), np.float32)
-        spans = [slice(a, z) for a, z in zip(starts[:-1], starts[1:], strict=True)]
+        spans = [slice(a, z) for a, z in pairwise(starts)]
         tables = [parameters["table"].numpy() for parameters in experts]
         numba_grid.encode_all(
             [positions[:, s] for s in spans], tables, layout, [out[:, s] for s in spans]

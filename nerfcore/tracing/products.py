@@ -10,7 +10,6 @@ where another matrix of C's shape is positive (ReLU's gradient), or added to C.
 from typing import Any
 
 import numba
-import numpy as np
 from llvmlite import binding, ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic

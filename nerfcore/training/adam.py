@@ -93,7 +93,7 @@ class _Steps:
     """What a pass over some parameter sets has to do."""
 
     tables: list[TableStep] = field(default_factory=list)
-    dense: list[tuple[list[Tensor], float, float]] = field(default_factory=list)
+    dense: list[tuple[tuple[Tensor, ...], float, float]] = field(default_factory=list)
 
     def add(self, update: Update) -> None:
         """Count one more update of a set and note its tensors."""
@@ -107,10 +107,12 @@ class _Steps:
             rate = update.rates[name.split(".")[0]] / bias1
             moments = [adam.first[name], adam.second[name]]
             if name in update.grads:
-                self.dense.append(([value, update.grads[name], *moments], rate, correction))
+                tensors = (value, update.grads[name], *moments)
+                self.dense.append((tensors, rate, correction))
             elif update.splats is not None:
-                arrays = [tensor.numpy() for tensor in (value, *moments)]
-                self.tables.append(TableStep(update.splats, *arrays, rate, correction))
+                first, second = (moment.numpy() for moment in moments)
+                step = TableStep(update.splats, value.numpy(), first, second, rate, correction)
+                self.tables.append(step)
 
 
 def update_all(updates: Sequence[Update], descent: TableDescent | None) -> None:
@@ -130,11 +132,11 @@ def update_all(updates: Sequence[Update], descent: TableDescent | None) -> None:
     if steps.dense[0][0][0].device.type == "cpu":
         _step_on_cpu(steps.dense)
         return
-    for tensors, rate, correction in steps.dense:
-        _adam_torch(*tensors, rate, correction)
+    for (value, grad, first, second), rate, correction in steps.dense:
+        _adam_torch(value, grad, first, second, rate, correction)
 
 
-def _step_on_cpu(dense: list[tuple[list[Tensor], float, float]]) -> None:
+def _step_on_cpu(dense: list[tuple[tuple[Tensor, ...], float, float]]) -> None:
     for tensors, _, _ in dense:
         for tensor in tensors:
             if tensor.dtype != torch.float32 or not tensor.is_contiguous():

@@ -4,9 +4,12 @@ MLP gradients have buffers, made when an expert first gets one. A table's gradie
 points that made it where the tracer offers that (`Splats`), else in a buffer of the table's size.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
+from torch import Tensor
+from torch.nn.utils import get_total_norm
 
 from nerfcore.encoding.splats import Splats, joined
 from nerfcore.field.parameters import Parameters, zeros_like
@@ -74,22 +77,20 @@ class GradientStore:
         parts = self._splats.get(expert)
         return joined(parts) if parts else None
 
+    def _small(self) -> list[Tensor]:
+        """All buffers but tables'."""
+        buffers = [self._buffers[k] for k in self.touched] + [self.background]
+        return [value for one in buffers for name, value in one.items() if name != "table"]
+
     def finite(self) -> bool:
         """Check the small matrices; a non-finite table gradient always shows in them too."""
-        buffers = [self._buffers[k] for k in self.touched] + [self.background]
-        return all(
-            bool(torch.isfinite(value).all())
-            for one in buffers
-            for name, value in one.items()
-            if name != "table"
-        )
+        small = self._small()
+        return not small or bool(torch.isfinite(get_total_norm(small, math.inf)))
 
     def clear(self) -> None:
-        """Forget all gradients; buffers that an update has zeroed cost nothing again."""
-        for k in self.touched:
-            for value in self._buffers[k].values():
-                value.zero_()
-        for value in self.background.values():
+        """Forget all gradients."""
+        tables = [self._buffers[k]["table"] for k in self.touched if "table" in self._buffers[k]]
+        for value in self._small() + tables:
             value.zero_()
         self._splats.clear()
         self.touched.clear()
