@@ -34,6 +34,10 @@ demo: $(RUN_STAMP) ## Run the synthetic city end to end; VIEW=0 ends after the m
 bench: $(RUN_STAMP) ## Measure speed and memory; DATASET=prepared/dir OUT=bench.json
 	@$(VENV_PYTHON) scripts/bench.py $(if $(DATASET),--dataset '$(DATASET)') $(if $(OUT),--out '$(OUT)')
 
+.PHONY: bench-viewer
+bench-viewer: $(RUN_STAMP) ## Measure a viewer; URL=..., or CHECKPOINT=logs/JOB DATASET=prepared/dir PARTITION=name
+	@$(VENV_PYTHON) scripts/bench_viewer.py $(if $(URL),--url '$(URL)') $(if $(CHECKPOINT),--checkpoint '$(CHECKPOINT)') $(if $(DATASET),--dataset '$(DATASET)') $(if $(PARTITION),--partition '$(PARTITION)') $(if $(OUT),--out '$(OUT)')
+
 .PHONY: bench-dispatch
 bench-dispatch: $(RUN_STAMP) ## Measure how fast jobs start and are accepted; COLD=200 OUT=file
 	@$(VENV_PYTHON) scripts/bench_dispatch.py $(if $(COLD),--cold-jobs $(COLD)) $(if $(OUT),--out '$(OUT)')

@@ -4,11 +4,17 @@ The page library moves to the next port when one is taken, silently; here a take
 """
 
 import errno
+import http.client
+import json
 import socket
 from typing import Final
 
 from nerfcore.errors import PortInUseError, SettingsError
 
+PROGRAM: Final = "skyline-viewer"
+ABOUT_PATH: Final = "/about"
+ABOUT_LIMIT_BYTES: Final = 4096
+ASK_TIMEOUT_S: Final = 1.0
 WILDCARDS: Final = frozenset({"", "0.0.0.0", "::"})
 
 
@@ -43,11 +49,29 @@ def check_free(host: str, port: int) -> None:
 
 
 def port_taken(host: str, port: int) -> PortInUseError:
-    """Return the error that says a port is taken."""
+    """Return the error that says a port is taken, and by which job where one answers."""
+    job = _job_at(host, port)
+    who = "another program listens" if job is None else f"the viewer of job {job} listens"
+    mend = "end it" if job is None else f"end it (its page's End button, or cancel {job})"
     return PortInUseError(
-        f"viewer_port {port}: another program listens on {host or '0.0.0.0'}:{port}; end it (a "
-        "view job ends with its page's End button) or choose another viewer_port"
+        f"viewer_port {port}: {who} on {host or '0.0.0.0'}:{port}; {mend} or choose another "
+        "viewer_port"
     )
+
+
+def _job_at(host: str, port: int) -> str | None:
+    """Ask who listens whether it is a viewer, and return its job's name."""
+    name = "127.0.0.1" if host in WILDCARDS else host
+    connection = http.client.HTTPConnection(name, port, timeout=ASK_TIMEOUT_S)
+    try:
+        connection.request("GET", ABOUT_PATH)
+        about = json.loads(connection.getresponse().read(ABOUT_LIMIT_BYTES))
+    except (OSError, ValueError, http.client.HTTPException):
+        return None
+    finally:
+        connection.close()
+    is_viewer = isinstance(about, dict) and about.get("program") == PROGRAM
+    return str(about["name"])[:64] if is_viewer and about.get("name") else None
 
 
 def page_url(host: str, port: int) -> str:

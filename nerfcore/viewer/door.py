@@ -32,12 +32,11 @@ from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
 from nerfcore.errors import NerfcoreError
+from nerfcore.viewer.address import ABOUT_PATH, PROGRAM
 
 MOST_MESSAGE_BYTES: Final = 4 * 1024 * 1024
 WRONG_TOKEN_DELAY_S: Final = 1.0
 REMOTE_PATH: Final = "/remote"
-ABOUT_PATH: Final = "/about"
-PROGRAM: Final = "skyline-viewer"
 TOO_BIG: Final = 1009
 
 Handler = Callable[[ServerConnection], Awaitable[None]]

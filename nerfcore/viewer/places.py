@@ -104,7 +104,7 @@ def _parts(text: str) -> list[str]:
     """Cut a text into its coordinates."""
     separated = re.split(r"[,;]", text)
     if len(separated) == 1:
-        separated = re.findall(rf"(?:{_NUMBER}[^-+\s\d]*\s*)+?[NSEW]", text, re.IGNORECASE)
+        separated = re.findall(rf"(?:{_NUMBER}[^-+\s\dNSEW]*\s*)+?[NSEW]", text, re.IGNORECASE)
     return [part.strip() for part in (separated or text.split()) if part.strip()]
 
 
