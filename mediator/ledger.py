@@ -7,12 +7,11 @@ owed), `ledger_sharing` (other mediators), `ledger_jobs` (jobs), and this one.
 from collections.abc import Iterable
 from typing import Any
 
-from mediator.errors import MediatorError
 from mediator.events import EventKind, control_payload
 from mediator.ledger_jobs import JobsTable, event_of, owner_of, record_of
 from mediator.ledger_sharing import ENDED_MARKS
 from mediator.records import NewJob, Waiting
-from mediator.states import ENDED, JobState
+from mediator.states import JobState
 from mediator.text import one_line
 
 SHARES_SLOT = "COALESCE(json_extract(j.spec, '$.share_slot'), 1)"
@@ -32,15 +31,18 @@ class Ledger(JobsTable):
             )
 
     def give_up(self, job_id: str) -> None:
-        """Let another mediator have an unfinished job, without a word; watch it from now on."""
+        """Let another mediator have a job, without a word; watch it from now on.
+
+        One that has ended here goes too: were it kept, it would be told of again to a broker that
+        lost its log.
+        """
         job = self._known(job_id)
-        if job.state in ENDED:
-            raise MediatorError(f"job {job_id}: {job.state}; it cannot be given up")
         new = NewJob(job_id, job.op, job.spec, job.spec_sha256, job.waits_for, job.priority)
         with self.transaction():
             self.retract(job_id)
             self._connection.execute("DELETE FROM jobs WHERE job_id=?", (job_id,))
-            self.watch(job.source, new, seen=True)
+            if job.state is not JobState.REJECTED:
+                self.watch(job.source, new, seen=True)
 
     def has_unfinished(self) -> bool:
         """Tell whether any job has not ended."""

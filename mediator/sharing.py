@@ -201,7 +201,7 @@ class Sharing:
                 if not job.claimed and job.state not in ENDED and known.epoch == job.epoch:
                     mine.append((job_id, job.epoch))
             elif job.state in ENDED:
-                self._ledger.retract(job_id)
+                self._ledger.give_up(job_id)
             else:
                 _log.warning("job %s: mediator %s has it now (epoch %d, here %d); given up here",
                              job_id, known.mediator, known.epoch, job.epoch)  # fmt: skip

@@ -124,6 +124,22 @@ def test_taking_over_fences_the_older_owner(pair: Pair) -> None:
     assert [w.job.job_id for w in old.watches()] == ["a"]
 
 
+def test_an_end_that_came_too_late_is_not_told_to_the_next_broker_either(pair: Pair) -> None:
+    """Done here and taken over there before it was told: here it is forgotten."""
+    pair.desks[0].give(train(job_id="a"))
+    pair.publish(0)
+    pair.read(1)
+    pair.desks[1].give(train(job_id="a"))
+    pair.desks[1].intake.take_over(pair.desks[1].ledger.watches()[0], pair.memories[1].known("a"))
+    pair.publish(1)
+    old = pair.desks[0].ledger
+    old.move("a", JobState.RUNNING)
+    old.move("a", JobState.SUCCEEDED)
+    old.give_up("a")
+    assert old.unsent(0, 9) == [] and old.restate("new") == 0
+    assert [w.job.job_id for w in old.watches()] == ["a"]
+
+
 def test_a_late_word_of_the_older_owner_changes_nothing(pair: Pair) -> None:
     """What a paused mediator still had in its client is void for every reader."""
     pair.desks[0].give(train(job_id="a"))
