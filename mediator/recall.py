@@ -3,9 +3,13 @@
 Between the broker's confirmation and its note in the ledger lies a moment; whoever dies there does
 not know what was published. Each message carries its ledger and entry as a header, so the topic
 itself knows: it is read from where the ledger was last sure, and what is found is not sent again.
+What a killed client had sent may still lie in the broker's socket and arrive after the first look,
+so it is looked again until a quiet moment has brought nothing more.
 """
 
 import logging
+import time
+from collections.abc import Mapping
 
 from kafka_utils.reader import TopicReader
 from kafka_utils.settings import KafkaSettings
@@ -13,6 +17,7 @@ from mediator.events import ENTRY_HEADER
 from mediator.ledger import Ledger
 
 READ_S = 20.0
+QUIET_S = 0.3
 _log = logging.getLogger("mediator")
 
 
@@ -30,23 +35,40 @@ def settle_in_doubt(ledger: Ledger, settings: KafkaSettings, cluster_id: str) ->
     Raises:
         KafkaTopicError: a topic cannot be read now.
     """
-    found: set[int] = set()
-    positions: dict[tuple[str, int], int] = {}
+    topics = (settings.status_topic, settings.events_topic, settings.dlq_topic)
+    starts = {topic: ledger.reached(cluster_id, topic) for topic in topics}
     owed = ledger.unsent_topics()
-    for topic in (settings.status_topic, settings.events_topic, settings.dlq_topic):
-        starts = ledger.reached(cluster_id, topic)
-        # An embedded broker that began anew was never noted, yet a client that outlived its
-        # predecessor may have sent there what it had in flight.
-        from_end = not starts and not settings.embedded
-        with TopicReader(settings, topic, starts=starts, from_end=from_end) as reader:
-            if topic in owed and not from_end:
-                for message in reader.read_all(READ_S):
-                    found |= _own_entries(message.headers, ledger.mediator)
-            positions |= {(topic, part): end for part, end in reader.ends.items()}
+    until = time.monotonic() + READ_S
+    found, ends = _look(ledger.mediator, settings, owed, starts)
+    while owed and time.monotonic() < until:
+        time.sleep(QUIET_S)
+        more, ends = _look(ledger.mediator, settings, owed, ends)
+        if not more:
+            break
+        found |= more
+    positions = {(topic, part): end for topic in topics for part, end in ends[topic].items()}
     ledger.mark_sent(found, cluster_id, positions)
     if found:
         _log.info("%d events were published just before the last end; not sent again", len(found))
     return len(found)
+
+
+def _look(
+    mediator: str, settings: KafkaSettings, owed: set[str], starts: Mapping[str, Mapping[int, int]]
+) -> tuple[set[int], dict[str, dict[int, int]]]:
+    """Give this mediator's entries beyond these offsets, and the offsets where the topics end."""
+    found: set[int] = set()
+    ends: dict[str, dict[int, int]] = {}
+    for topic, begin in starts.items():
+        # An embedded broker that began anew was never noted, yet a client that outlived its
+        # predecessor may have sent there what it had in flight.
+        from_end = not begin and not settings.embedded
+        with TopicReader(settings, topic, starts=begin, from_end=from_end) as reader:
+            if topic in owed and not from_end:
+                for message in reader.read_all(READ_S):
+                    found |= _own_entries(message.headers, mediator)
+            ends[topic] = reader.ends
+    return found, ends
 
 
 def _own_entries(headers: tuple[tuple[str, bytes | None], ...], mediator: str) -> set[int]:
