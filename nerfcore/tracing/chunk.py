@@ -21,6 +21,7 @@ from nerfcore.tracing.products import ADD, KEEP, MASK, RELU, product
 HIDDEN = GEOMETRY_WIDTH + 1
 COLOUR_IN = HIDDEN + light.HARMONICS
 COLOUR_OUT = light.COLOUR_WIDTH
+TURNED_ROWS = 16  # two lines of cache a feature
 MOST_SHADE = np.float32(60.0)  # a sigmoid's argument, so that its exponential stays finite
 
 _options = {"cache": True, "nogil": True, "fastmath": True, "error_model": "numpy"}
@@ -107,8 +108,8 @@ class BackSpace(NamedTuple):
     Attributes:
         d_sigmas: f32[samples]; d_rgbs: f32[samples, 3]; d_levels: f32[rows].
         upper, lower: f32[rows * widest], gradients of a layer's output and input.
-        lit_inputs: f32[rows * widest], a layer's inputs of the lit rows.
-        d_hidden: f32[rows * 16], gradient to the density MLP's output.
+        d_hidden: f32[lit * 16], gradient to the geometry; d_output: f32[rows * 16], to the density
+            MLP's output.
         grads: f32[K, size], added to.
     """
 
@@ -117,8 +118,8 @@ class BackSpace(NamedTuple):
     d_levels: NDArray[np.float32]
     upper: NDArray[np.float32]
     lower: NDArray[np.float32]
-    lit_inputs: NDArray[np.float32]
     d_hidden: NDArray[np.float32]
+    d_output: NDArray[np.float32]
     grads: NDArray[np.float32]
 
 
@@ -156,7 +157,7 @@ def _back_space(batch, space, grads):
     return BackSpace(
         np.empty(samples, np.float32), np.empty((samples, 3), np.float32),
         np.empty(rows, np.float32), np.empty(rows * widest, np.float32),
-        np.empty(rows * widest, np.float32), np.empty(rows * widest, np.float32),
+        np.empty(rows * widest, np.float32), np.empty(rows * HIDDEN, np.float32),
         np.empty(rows * HIDDEN, np.float32), grads,
     )  # fmt: skip
 
@@ -289,53 +290,71 @@ def _colours_back(batch, expert, begin, rows, space, back):
 
 
 @numba.njit(**_options)
-def _densities_back(batch, segment, row, begin, rows, space, back, d_features):
-    """From the density MLP's output gradient in `d_hidden` to the features, for lit rows.
+def _spread(segment, row, begin, end, space, back):
+    """The gradient to the density MLP's output of all the segment's rows, from its lit ones'."""
+    out, lit = back.d_output, begin
+    for j in range(segment[2] - segment[1]):
+        at, own = j * HIDDEN, (lit - begin) * HIDDEN
+        if lit < end and space.lit_rows[lit] == row + j:
+            for i in range(1, HIDDEN):
+                out[at + i] = back.d_hidden[own + i]
+            out[at] = back.d_levels[lit]
+            lit += 1
+        else:
+            for i in range(HIDDEN):
+                out[at + i] = np.float32(0.0)
+
+
+@numba.njit(**_options)
+def _turn(rows, width, source, entries, entry, out):
+    """Write the transpose of f32[rows, padded width] to columns of f32[width, entries]."""
+    tall = source.shape[0] // rows
+    for block in range(0, rows, TURNED_ROWS):
+        last = min(rows, block + TURNED_ROWS)
+        for f in range(width):
+            line = out[f * entries + entry + block : f * entries + entry + last]
+            for j in range(line.shape[0]):
+                line[j] = source[(block + j) * tall + f]
+
+
+@numba.njit(**_options)
+def _densities_back(batch, segment, row, space, back, d_features):
+    """From the density MLP's output gradient in `d_output` to the features, for all rows.
 
     Args:
         segment: (used expert, first entry, last entry); row: the segment's first row.
-        begin: its first lit row; rows: lit rows.
     """
     expert, entry = segment[0], segment[1]
-    entries = batch.entry_samples.shape[0]
-    upper, lower, x = back.d_hidden, back.lower, back.lit_inputs
+    entries, rows = batch.entry_samples.shape[0], segment[2] - segment[1]
+    upper, lower = back.d_output, back.lower
     for i in range(batch.densities - 1, -1, -1):
         tall, wide = batch.layers[i, PADDED_IN], batch.layers[i, PADDED_OUT]
+        weights, backward = batch.weights[expert], batch.layers[i, BACKWARD]
+        outputs = batch.layers[i, OUT]
         if i == 0:
-            for f in range(batch.layers[0, IN]):
-                line = batch.features[f * entries + entry : f * entries + segment[2]]
-                for j in range(rows):
-                    x[j * tall + f] = line[space.lit_rows[begin + j] - row]
-        else:
-            acts = space.acts[space.places[i - 1] :]
-            for j in range(rows):
-                at = space.lit_rows[begin + j] * tall
-                for f in range(tall):
-                    x[j * tall + f] = acts[at + f]
-        _layers_back(batch, expert, i, rows, x, 0, tall, 1, back, upper, 0)
+            _layers_back(batch, expert, i, rows, batch.features, entry, 1, entries, back, upper, 0)
+            product(
+                KEEP, upper, 0, wide, 1, weights, backward, tall, lower, 0, tall, rows, outputs,
+                tall, lower,
+            )  # fmt: skip
+            _turn(rows, batch.layers[0, IN], lower[: rows * tall], entries, entry, d_features)
+            return
+        acts = space.acts[space.places[i - 1] + row * tall :]
+        _layers_back(batch, expert, i, rows, acts, 0, tall, 1, back, upper, 0)
         product(
-            MASK if i else KEEP, upper, 0, wide, 1, batch.weights[expert],
-            batch.layers[i, BACKWARD], tall, lower, 0, tall, rows, batch.layers[i, OUT], tall, x,
+            MASK, upper, 0, wide, 1, weights, backward, tall, lower, 0, tall, rows, outputs, tall,
+            acts,
         )  # fmt: skip
         upper, lower = lower, (back.upper if i == batch.densities - 1 else upper)
-    tall = batch.layers[0, PADDED_IN]
-    for f in range(batch.layers[0, IN]):
-        line = d_features[f * entries + entry : f * entries + segment[2]]
-        line[:] = np.float32(0.0)
-        for j in range(rows):
-            line[space.lit_rows[begin + j] - row] = upper[j * tall + f]
 
 
 @numba.njit(**_options)
 def _segment_back(batch, segment, row, begin, end, space, back, d_features):
     """The gradient of one segment, its first row and its lit rows given."""
-    rows = end - begin
-    back.d_hidden[: rows * HIDDEN] = np.float32(0.0)
-    if rows:
-        _colours_back(batch, segment[0], begin, rows, space, back)
-    for j in range(rows):
-        back.d_hidden[j * HIDDEN] = back.d_levels[begin + j]
-    _densities_back(batch, segment, row, begin, rows, space, back, d_features)
+    if end > begin:
+        _colours_back(batch, segment[0], begin, end - begin, space, back)
+    _spread(segment, row, begin, end, space, back)
+    _densities_back(batch, segment, row, space, back, d_features)
 
 
 @numba.njit(**_options)
