@@ -94,7 +94,7 @@ class EvaluationPictures:
 
     Attributes:
         folder: the job's folder.
-        comparisons: whether comparison pictures are written beside gt/ and pred/.
+        comparisons: whether comparison, error and depth pictures are written beside gt/ and pred/.
     """
 
     folder: Path
@@ -127,14 +127,13 @@ class EvaluationPictures:
         predicted = srgb_to_bytes(prediction)
         path = self.folder / PREDICTION_FOLDER / str(row.tto) / name
         write_png(path, predicted)
-        folder = str(row.tto)
-        error = error_picture(truth, predicted, valid)
-        write_png(self.folder / ERROR_FOLDER / folder / name, error)
-        if depth_m is not None:
-            write_depth(self.folder / DEPTH_FOLDER / folder / name, depth_m)
         if self.comparisons:
+            folder, error = str(row.tto), error_picture(truth, predicted, valid)
+            write_png(self.folder / ERROR_FOLDER / folder / name, error)
             comparison = comparison_picture(truth, predicted, valid, captions_of(row))
-            write_png(self.folder / COMPARISON_FOLDER / str(row.tto) / name, comparison)
+            write_png(self.folder / COMPARISON_FOLDER / folder / name, comparison)
+        if self.comparisons and depth_m is not None:
+            write_depth(self.folder / DEPTH_FOLDER / str(row.tto) / name, depth_m)
         return path
 
 

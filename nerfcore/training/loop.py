@@ -208,7 +208,7 @@ class _Run:
                 "samples_per_ray": samples_a_ray,
                 "occupied": self.scene.occupancy.share(),
                 "elapsed_s": elapsed_s,
-                "eta_s": elapsed_s * (1.0 - done) / max(1e-6, done),
+                "eta_s": elapsed_s * max(0.0, 1.0 - done) / max(1e-6, done),
             }
         )
 

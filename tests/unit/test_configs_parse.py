@@ -61,7 +61,7 @@ def test_what_is_no_job_is_refused_with_its_reason(raw: bytes, part: str) -> Non
         ({"tto": 3}, "tto", "field of op eval, not of train"),
         ({"camera_path": "x"}, "camera_path", "field of op video, not of train"),
         ({"algo": "fommaml"}, "algo", "did you mean 'fomaml'?"),
-        ({"algo": "maml"}, "algo", "use fomaml or joint"),
+        ({"learn_inner_rates": True}, "learn_inner_rates", "needs algo fomaml or maml"),
         ({"backend": "tritan"}, "backend", "did you mean 'triton'?"),
         ({"fim": True}, "fim", "not built in this version"),
         ({"downscale": 2}, "downscale", "less than or equal to 1"),
@@ -111,7 +111,9 @@ def test_tto_becomes_ascending_steps(tto: str | int, steps: tuple[int, ...]) -> 
     assert job.tto_steps == steps
 
 
-@pytest.mark.parametrize("tto", [-1, 100_001, "", "1,", "1;2", "a", "1e3", "٣", True, 1.5, [1]])
+@pytest.mark.parametrize(
+    "tto", [-1, 100_001, "", "1,", "1;2", "a", "1e3", "٣", True, 1.5, [], [-1], [1, "2"], [0] * 65]
+)
 def test_an_absurd_tto_is_refused(tto: object) -> None:
     """Negative, absurd and unparsable steps are refused by name."""
     assert refusal({**EVAL, "tto": tto}).errors[0].field == "tto"

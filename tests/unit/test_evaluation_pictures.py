@@ -43,6 +43,7 @@ def test_files_and_pixels(tmp_path: Path) -> None:
     names = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file())
     assert names == [
         "comparison/4/adapted__a__1.png",
+        "error/4/adapted__a__1.png",
         "gt/adapted__a__1.png",
         "pred/4/adapted__a__1.png",
     ]
@@ -110,3 +111,14 @@ def test_contact_sheet_without_pictures(tmp_path: Path) -> None:
     """A tto that was not scored is refused by its folder."""
     with pytest.raises(DataError, match="comparison/7"):
         write_contact_sheet(tmp_path, 7)
+
+
+def test_depth_is_written_in_centimetres(tmp_path: Path) -> None:
+    """12.34 m becomes 1234; sky and what lies too far become 0."""
+    depth_m = np.full((40, 60), 12.34, np.float32)
+    depth_m[0, :2] = np.nan, 700.0
+    pictures = EvaluationPictures(tmp_path)
+    pictures.write(ROW, np.zeros((40, 60, 3)), noise(), np.ones((40, 60), bool), depth_m)
+    read = cv2.imread(str(tmp_path / "depth" / "4" / "adapted__a__1.png"), cv2.IMREAD_UNCHANGED)
+    assert read is not None and read.dtype == np.uint16
+    assert read[0, :3].tolist() == [0, 0, 1234]

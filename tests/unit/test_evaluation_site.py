@@ -139,7 +139,7 @@ def test_retention_by_hand(tmp_path: Path) -> None:
     colours = cv2.imread(str(picture))
     assert colours is not None
     blue, _, red = colours[16, 4]
-    assert red > blue and colours[16, 28].tolist() == [255, 255, 255]
+    assert red > blue and colours[16, 28].min() >= 254
 
 
 def test_halves_split_every_image(tmp_path: Path) -> None:

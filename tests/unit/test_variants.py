@@ -147,6 +147,4 @@ def test_another_grid_is_refused() -> None:
     go_local(scene, chosen_cells())
     other = replace(GRID, cell=0.5)
     with pytest.raises(SettingsError, match="another grid"):
-        with_variants(
-            scene.variants, scene.experts, 1, other, chosen_cells(), np.ones(1, np.bool_)
-        )
+        with_variants(scene.variants, scene.experts, 1, other, chosen_cells(), np.ones(1, np.bool_))
