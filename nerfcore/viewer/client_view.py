@@ -6,6 +6,7 @@ page.
 """
 
 import contextlib
+import functools
 import logging
 import threading
 import time
@@ -54,6 +55,7 @@ class ClientView:
         client: the page's handle of the browser.
         scene: the scene all clients share.
         site: the place.
+        is_connected: whether the browser is still there.
 
     Attributes:
         client: as given.
@@ -61,7 +63,13 @@ class ClientView:
         on_picture: called with every picture sent; set by the panels, once each.
     """
 
-    def __init__(self, client: viser.ClientHandle, scene: SharedScene, site: Site) -> None:
+    def __init__(
+        self,
+        client: viser.ClientHandle,
+        scene: SharedScene,
+        site: Site,
+        is_connected: Callable[[], bool],
+    ) -> None:
         self.client = client
         self.site = site
         self.on_picture: list[Callable[[Picture], None]] = []
@@ -75,6 +83,7 @@ class ClientView:
         self._hint: str | None = None
         self._followed_at = 0.0
         self._is_closed = False
+        self._is_connected = is_connected
         changes = ChangeMap(site.shelf, site.frame.pose_scale_factor_m, self._depth_seen_from)
         self._painter = Painter(site, changes)
         self._queue = RenderQueue(
@@ -217,7 +226,7 @@ class ClientView:
         now = time.monotonic()
         with self._message_lock:
             self._said = {k: at for k, at in self._said.items() if now - at < REPEAT_MESSAGE_S}
-            if self._is_closed or body in self._said:
+            if self.is_closed or body in self._said:
                 return
             self._said[body] = now
         is_error = colour == "red"
@@ -252,7 +261,15 @@ class ClientView:
     @property
     def is_closed(self) -> bool:
         """Whether the client has gone."""
-        return self._is_closed
+        return self._is_closed or not self._is_connected()
+
+    def update_panel(self, write: Callable[[], object]) -> None:
+        """Write to the client's controls; a client that leaves meanwhile is no error."""
+        try:
+            write()
+        except RuntimeError:  # how the page library refuses the controls of a client that left
+            if not self.is_closed:
+                raise
 
     def close(self) -> None:
         """Abandon the view's renders; returns at once."""
@@ -307,7 +324,7 @@ class ClientView:
             self._shown = picture
         self._show(picture)
         for listen in self.on_picture:
-            listen(picture)
+            self.update_panel(functools.partial(listen, picture))
         if picture.is_final:
             self._give_hint(picture)
 

@@ -127,7 +127,8 @@ class Door:
             try:
                 await (self._serve_remote if is_remote else page_handler)(connection)
             finally:
-                if connection.close_code == TOO_BIG:
+                said = connection.protocol.close_sent
+                if said is not None and said.code == TOO_BIG:
                     limit = f"{MOST_MESSAGE_BYTES / 2**20:.0f} MiB"
                     self._on_cut_off(f"It sent a message of more than {limit}.")
 

@@ -167,7 +167,12 @@ class Page:
     # Connection and camera callbacks are coroutines because the page library then runs them in
     # order on its event loop; plain functions would run on a pool, in any order.
     async def _add_client(self, client: viser.ClientHandle) -> None:
-        view = ClientView(client, self._scene, self._site)
+        view = ClientView(
+            client,
+            self._scene,
+            self._site,
+            lambda: client.client_id in self._server.get_clients(),
+        )
         self._add_panels(client, view)
         with self._lock:
             self._views[client.client_id] = view

@@ -11,6 +11,7 @@ enter it in one place that compares (update, rung) with what was ready before.
 """
 
 import logging
+import math
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,10 +27,11 @@ from nerfcore.viewer.sharing import TimedRender
 
 RenderFunction = Callable[[Camera, Callable[[], bool]], TimedRender | None]
 
-MOVING_BUDGET_S: Final = 0.1
+MOVING_BUDGET_S: Final = 0.07
 FOLLOWING_BUDGET_S: Final = 0.5
 COARSEST_DIVISOR: Final = 32
 NARROWEST_PX: Final = 32
+LEAST_GROWTH: Final = 1.5
 FIRST_GUESS_RAYS_PER_S: Final = 30_000.0
 
 _log = logging.getLogger(__name__)
@@ -78,25 +80,21 @@ def same_view(a: Camera, b: Camera) -> bool:
 
 
 def ladder(camera: Camera, first_rays: float) -> tuple[Camera, ...]:
-    """Return the series of cameras from coarse to full size, each rung doubling the width.
+    """Return the series of cameras from coarse to full size, each at least 1.5 times wider.
 
     Args:
         camera: the view at full size.
         first_rays: most rays of the first rung (it is never narrower than `NARROWEST_PX` or
             coarser than 1 / `COARSEST_DIVISOR`, whatever this says).
     """
-    divisor = 1
-    while (
-        camera.width_px * camera.height_px > first_rays * divisor**2
-        and divisor < COARSEST_DIVISOR
-        and camera.width_px >= NARROWEST_PX * divisor * 2
-    ):
-        divisor *= 2
-    rungs: list[Camera] = []
-    while divisor > 1:
-        rungs.append(camera.scaled_to(round(camera.width_px / divisor)))
-        divisor //= 2
-    return (*rungs, camera)
+    full = camera.width_px
+    fitting = math.floor(math.sqrt(first_rays * full / camera.height_px))
+    first = max(fitting, NARROWEST_PX, math.ceil(full / COARSEST_DIVISOR))
+    widths = [full]
+    while widths[-1] > LEAST_GROWTH * first:
+        following = round(widths[-1] / 2)
+        widths.append(following if following >= LEAST_GROWTH * first else first)
+    return (*(camera.scaled_to(width) for width in reversed(widths[1:])), camera)
 
 
 class RenderQueue:

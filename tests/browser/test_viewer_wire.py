@@ -179,6 +179,21 @@ class TestBadClients:
             client.look(front_view(viewer))
             client.picture(480)
 
+    @pytest.mark.parametrize(
+        ("eye", "target", "said"),
+        [
+            ([0.9, 0.5, 0.5], [0.9, 0.0, 0.0], "10 m below the ground"),
+            ([0.0, 0.0, 1.0], [-2.0, 0.0, 0.9], "Nothing of the scene is in view"),
+        ],
+    )
+    def test_a_view_of_nothing_gets_a_hint_with_the_way_back(
+        self, viewer, client, eye, target, said
+    ):
+        client.look(looking_at(eye, target, 480, 320, 0.6))
+        assert "Reset view" in client.wait_for_note(said)
+        client.look(side_view())
+        client.wait_for_picture(truth(viewer, side_view()))
+
     def test_nobody_can_open_a_tunnel(self, viewer, client, monkeypatch):
         opened = []
         monkeypatch.setattr("viser._viser.ViserTunnel", lambda *_: opened.append(1))

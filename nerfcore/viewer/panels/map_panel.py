@@ -62,8 +62,11 @@ class MapPanel:
 
     def redraw(self) -> None:
         """Show the map anew, because its background is another."""
-        if not self._view.is_closed:
-            self._image.image = self._map.picture(self._view.camera)
+        picture = self._map.picture(self._view.camera)
+        self._view.update_panel(lambda: self._show(picture))
+
+    def _show(self, picture: NDArray[np.uint8]) -> None:
+        self._image.image = picture
 
     def _draw(self, picture: Picture) -> None:
         if picture.is_final:

@@ -304,10 +304,12 @@ class VideoPanel:
         else:
             self._file = file
             self._view.say("Film rendered", f"videos/{file.name}, {count} pictures", "green")
-        if not self._view.is_closed:
-            self._progress.visible = self._cancel.visible = False
-            self._download.visible = self._file is not None
-            self._render.disabled = False
+        self._view.update_panel(self._show_end)
+
+    def _show_end(self) -> None:
+        self._progress.visible = self._cancel.visible = False
+        self._download.visible = self._file is not None
+        self._render.disabled = False
 
     def _pictures(self, cameras: list[Camera], look: Look) -> Iterator[NDArray[np.uint8] | None]:
         for camera in cameras:
@@ -321,8 +323,9 @@ class VideoPanel:
                 yield tone(shot.rendered.rgb, look.exposure_stops, look.gamma)
 
     def _show_progress(self, done: int, total: int) -> None:
-        if self._view.is_closed:
-            return
+        self._view.update_panel(lambda: self._write_progress(done, total))
+
+    def _write_progress(self, done: int, total: int) -> None:
         self._progress.visible = self._cancel.visible = True
         self._render.disabled = True
         self._progress.value = 100.0 * done / total
