@@ -22,6 +22,7 @@ from nerfcore.viewer.client_view import ClientView
 from nerfcore.viewer.colours import nice_ceiling
 from nerfcore.viewer.door import Door
 from nerfcore.viewer.panels.adapt_panel import AdaptPanel
+from nerfcore.viewer.panels.before_panel import BeforePanel
 from nerfcore.viewer.panels.job_panel import JobPanel
 from nerfcore.viewer.panels.map_panel import MapPanel
 from nerfcore.viewer.panels.photo_panel import PhotoPanel
@@ -205,6 +206,9 @@ class Page:
             site_map = MapPanel(view, self._map)
         with tabs["Photos"]:
             PhotoPanel(view)
+        if self._adaptation is not None:
+            with tabs["Adapt"]:
+                BeforePanel(view)
         with tabs["Video"]:
             video = VideoPanel(view, self._scene)
         with self._lock:

@@ -108,6 +108,7 @@ class Versioning:
         return not self._follower.is_alive()
 
     def _watch(self) -> None:
+        problem: str | None = None
         while not self._is_closed.wait(LOOK_EVERY_S):
             if not self._is_following.is_set():
                 continue
@@ -116,9 +117,12 @@ class Versioning:
                 if newest is not None and newest != self._seen:
                     self.load(newest)
                     self._seen = newest
+                problem = None
             except Exception as error:  # noqa: BLE001 - said in the page; the next look may do
-                _log.warning("following the training run: %s", error)
-                self._on_problem(reason_of(error))
+                if problem != reason_of(error):
+                    problem = reason_of(error)
+                    _log.warning("following the training run: %s", problem)
+                    self._on_problem(problem)
 
     def _write(self, path: Path) -> None:
         self._versions.save(path, self._steps())

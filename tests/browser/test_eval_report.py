@@ -41,7 +41,7 @@ def job_folder(folder: Path, gain: float = 4.0) -> Path:
     for row in rows:
         depth_m = np.full((48, 64), 30.0, np.float32)
         valid = np.ones((48, 64), np.bool_)
-        pictures.write(row, truth / 255.0, truth, valid, depth_m + rng.random((48, 64)))
+        pictures.write(row, truth / 255.0, truth, valid, depth_m + rng.random((48, 64), np.float32))
     changed = np.zeros((8, 8), np.bool_)
     changed[2:5, 2:5] = True
     errors = np.where(changed, 0.2, 0.05).astype(np.float32)

@@ -295,6 +295,33 @@ class TestLiveAdaptation:
         self._until_tower(client, lambda rgb: rgb[0] > 150 > rgb[2])
         assert viewer.scene.most_users == 1, "steps and renders take turns"
 
+    def test_before_and_now_can_be_switched(self, viewer, client):
+        client.look(front_view(viewer))
+        client.wait_for_control("Show model")
+        client.set_control("Single step", True)
+        until(lambda: viewer.scene.tower_rgb[2] > 0.15, "one step")
+        client.set_control("Show model", "Before")
+        original = painted(BoxesScene().seen_by(front_view(viewer)), Show.RGB, DEPTH_MAX_M)
+        client.wait_for_picture(original, tolerance=3.0)
+        client.set_control("Show model", "Now")
+        client.wait_for_picture(truth(viewer, front_view(viewer)), tolerance=3.0)
+
+    def test_a_run_that_is_followed_shows_its_new_checkpoints(self, tmp_path):
+        scene = BoxesScene()
+        versions = BoxesVersions(scene)
+        with (
+            running_viewer(tmp_path, scene=scene, versions=versions, is_following=True) as viewer,
+            WireClient(viewer.port) as client,
+        ):
+            client.look(front_view(viewer))
+            client.picture(480)
+            versions.fault = FileNotFoundError("step200: pruned")
+            versions.latest = "step200"
+            assert "pruned" in client.wait_for_note("Training not followed")
+            client.wait_for_note("Another version is shown")
+            self._until_tower(client, lambda rgb: rgb[1] > 120 > rgb[0])
+            assert sum("Training not followed" in note for note in client.notes) == 1
+
     def test_a_single_step(self, viewer, client):
         client.look(front_view(viewer))
         client.wait_for_control("Single step")

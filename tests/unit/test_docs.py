@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from configs import EvalJob, TrainJob, ViewJob
+from configs import EvalJob, TrainJob, VideoJob, ViewJob
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
@@ -99,7 +99,7 @@ def test_script_options_exist() -> None:
 
 def test_job_fields_exist() -> None:
     """Every field in the first column of a table headed `field` is a field of some job."""
-    known = {name for job in (TrainJob, EvalJob, ViewJob) for name in job.model_fields}
+    known = {name for job in (TrainJob, EvalJob, ViewJob, VideoJob) for name in job.model_fields}
     named: set[str] = set()
     for table in re.findall(r"(?im)^\| *fields? *\|.*\n((?:\|.*\n?)+)", README):
         for row in table.splitlines():
