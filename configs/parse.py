@@ -30,7 +30,7 @@ OPS: dict[str, JobClass] = {
     "video": VideoJob,
 }
 ALIASES = {"bm": "boundary_margin"}
-LATER_VALUES = {
+LATER_VALUES: dict[tuple[str, str | bool], str] = {
     ("fim", True): "Fisher weighting is not built in this version; leave it false",
 }
 

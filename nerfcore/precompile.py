@@ -79,6 +79,8 @@ def _use(scene: SceneModel, store: ImageStore) -> None:
     adapter = Adapter(scene, store, AdaptSettings(rays=RAYS, replay=0.5), old=store)
     adapter.step()
     adapter.reset()
+    local = AdaptSettings(rays=RAYS, exposure=True, local=True)
+    Adapter(scene, store, local, old=store).step()
     camera = Camera(store.c2w[0], 8.0, 8.0, SIDE_PX / 2, SIDE_PX / 2, SIDE_PX, SIDE_PX)
     scene.render(camera)
     scene.with_sampling(SamplingSettings(use_occupancy=False)).render(camera)

@@ -41,7 +41,7 @@ class Limits:
 
 
 DISAGREES = Limits(1.5, 0.04, 1)
-CHANGED = Limits(2.0, 0.05, 2)
+CHANGED = Limits(2.0, 0.06, 2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,6 +141,8 @@ def _filled(values: Float32) -> Float32:
     unknown = np.isnan(values)
     if unknown.all():
         return np.full_like(values, 0.05)
-    nearest = ndimage.distance_transform_edt(unknown, return_distances=False, return_indices=True)
+    nearest = np.asarray(
+        ndimage.distance_transform_edt(unknown, return_distances=False, return_indices=True)
+    )
     full = values[tuple(nearest)]
     return np.asarray(cv2.blur(full, (3, 3), borderType=cv2.BORDER_REPLICATE), np.float32)

@@ -106,7 +106,7 @@ def map_picture(found: Disagreement, changed: NDArray[np.bool_]) -> NDArray[np.u
     picture = np.dstack([heat, alpha.astype(np.uint8)]).transpose(1, 0, 2)
     large = picture.repeat(CELL_PX, axis=0).repeat(CELL_PX, axis=1)
     wide = changed.T.repeat(CELL_PX, axis=0).repeat(CELL_PX, axis=1)
-    rim = wide & ~ndimage.binary_erosion(wide)
+    rim = wide & ~np.asarray(ndimage.binary_erosion(wide), np.bool_)
     large[rim] = (60, 0, 20, 255)
     return np.ascontiguousarray(large)
 

@@ -66,7 +66,7 @@ def write_png(path: Path, picture: Rgb8) -> None:
     Raises:
         DataError: the picture cannot be encoded.
     """
-    _write_png(path, np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)))
+    _write_png(path, np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), np.uint8))
 
 
 def write_depth(path: Path, depth_m: NDArray[np.float32]) -> None:

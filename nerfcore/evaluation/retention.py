@@ -52,8 +52,8 @@ class SiteErrors:
         cells = self._cells[index]
         error = np.square(rendered.rgb - bytes_to_srgb(store.image(index))).mean(-1)[picked].ravel()
         use = cells >= 0
-        sums = np.bincount(cells[use], error[use], minlength=count)
-        self._sums[tto] = self._sums.get(tto, 0) + sums
+        sums = np.bincount(cells[use], error[use], minlength=count).astype(np.float64)
+        self._sums[tto] = self._sums.get(tto, np.zeros(count)) + sums
 
     def _places(self, store: ImageStore, index: int, rendered: Rendered) -> NDArray[np.int64]:
         """The ground cell of each pixel, i64[H, W], -1 for none."""

@@ -31,7 +31,7 @@ class GroundGrid:
     def index(self, points: NDArray[np.floating]) -> NDArray[np.int64]:
         """Cells i64[...] (C order) of places f[..., 2] on axes 1 and 2; -1 outside."""
         place = np.floor((np.asarray(points, np.float64) - self.low) / self.cell)
-        inside = ((place >= 0) & (place < self.shape)).all(-1)
+        inside = np.asarray(((place >= 0) & (place < self.shape)).all(-1))
         place = np.where(inside[..., None], place, 0.0)
         return np.where(inside, place[..., 0] * self.shape[1] + place[..., 1], -1).astype(np.int64)
 
@@ -39,4 +39,4 @@ class GroundGrid:
         """Middles of the cells, f64[*shape, 2], axes 1 and 2."""
         rows, columns = (np.arange(n) + 0.5 for n in self.shape)
         middles = np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1)
-        return np.asarray(self.low) + middles * self.cell
+        return np.asarray(self.low, np.float64) + middles.astype(np.float64) * self.cell

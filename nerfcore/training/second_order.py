@@ -260,7 +260,7 @@ class MamlStepper:
         squares: dict[str, list[Tensor]] = {}
         for name, gradient in zip(first, found, strict=True):
             squares.setdefault(name.split(".")[0], []).append(gradient[gradient != 0].square())
-        scales = dict.fromkeys(("table", *MLPS), 0.0)
+        scales: dict[str, float] = {"table": 0.0, **dict.fromkeys(MLPS, 0.0)}
         for group, parts in squares.items():
             every = torch.cat(parts)
             if len(every):

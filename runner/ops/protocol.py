@@ -69,7 +69,11 @@ def _batch_plan(job: EvalJob, dataset: Dataset) -> Plan:
     if job.protocol == "fit":
         return Plan(both, batch.points, (("adapted", both),))
     if job.protocol == "half":
-        scored = (("new_heldout", both), ("adapted", both), ("old_val", (dataset.val,)))
+        scored: tuple[Scored, ...] = (
+            ("new_heldout", both),
+            ("adapted", both),
+            ("old_val", (dataset.val,)),
+        )
         return Plan(both, batch.points, scored, halves=True)
     return Plan(
         (batch.adapt,),

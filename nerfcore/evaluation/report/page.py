@@ -144,7 +144,8 @@ def _small(path: Path, caption: str) -> str:
         return ""
     height = max(1, round(found.shape[0] * CROP_WIDTH_PX / found.shape[1]))
     size = (CROP_WIDTH_PX, height)
-    return figure(np.asarray(cv2.resize(found, size, interpolation=cv2.INTER_AREA)), caption)
+    small = cv2.resize(found, size, interpolation=cv2.INTER_AREA)
+    return figure(np.asarray(small, np.uint8), caption)
 
 
 def _depth(path: Path) -> str:
