@@ -10,7 +10,7 @@ of point p at 8 c + p; corner c lies at +1 along x, y, z where bit 0, 1, 2 of c 
 from collections.abc import Callable
 from typing import Any
 
-from llvmlite import ir
+from llvmlite import binding, ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
@@ -25,6 +25,7 @@ _MASK = ir.VectorType(ir.IntType(1), LANES)
 _PAIRS = ir.VectorType(_F32, 2 * LANES)
 _PAIR = ir.VectorType(_F32, 2)
 _FAST = ("fast",)
+_ESTIMATES = LANES == 8 and bool(binding.get_host_cpu_features().get("avx"))
 
 
 def _int(value: int) -> ir.Constant:
@@ -228,6 +229,21 @@ def _floats_at(typing, address, count):
     return types.Array(types.float32, 1, "C")(types.int64, types.int64), generate
 
 
+def _inverse_root(builder: Any, square: Any) -> Any:
+    """1 / sqrt(x), within a few units of the last place where the CPU only estimates it."""
+    if not _ESTIMATES:
+        kind = ir.FunctionType(_FLOATS, [_FLOATS])
+        root = cgutils.get_or_insert_function(builder.module, kind, f"llvm.sqrt.v{LANES}f32")
+        one = ir.Constant(_FLOATS, [1.0] * LANES)
+        return builder.fdiv(one, builder.call(root, [square]))
+    kind = ir.FunctionType(_FLOATS, [_FLOATS])
+    estimate = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.avx.rsqrt.ps.256")
+    first = builder.call(estimate, [square])
+    half, rest = (ir.Constant(_FLOATS, [x] * LANES) for x in (-0.5, 1.5))
+    error = builder.fmul(builder.fmul(square, half), builder.fmul(first, first))
+    return builder.fmul(first, builder.fadd(error, rest))
+
+
 def _adam_eight(typing, grad, value, first, second, at, rate, correction, numbers):
     """Adam on eight entries: those without gradient keep value and moments, the rest lose it.
 
@@ -250,11 +266,10 @@ def _adam_eight(typing, grad, value, first, second, at, rate, correction, number
         m = b.fadd(b.fmul(beta1, first), b.fmul(b.fsub(one, beta1), g), flags=_FAST)
         squared = b.fmul(b.fmul(b.fsub(one, beta2), g), g)
         v = b.fadd(b.fmul(beta2, second), squared, flags=_FAST)
-        root = cgutils.get_or_insert_function(
-            b.module, ir.FunctionType(_FLOATS, [_FLOATS]), f"llvm.sqrt.v{LANES}f32"
-        )
-        scale = b.call(root, [b.fmul(v, _every(b, correction, _FLOATS))])
-        change = b.fdiv(b.fmul(_every(b, rate, _FLOATS), m), b.fadd(scale, epsilon))
+        square = b.fmul(v, _every(b, correction, _FLOATS))
+        floor = b.fmul(epsilon, epsilon)
+        square = b.select(b.fcmp_ordered(">", square, floor), square, floor)
+        change = b.fmul(b.fmul(_every(b, rate, _FLOATS), m), _inverse_root(b, square))
         _store(b, zero, lines[0], at)
         _store(b, b.select(seen, b.fsub(value, change), value), lines[1], at)
         _store(b, b.select(seen, m, first), lines[2], at)
@@ -266,6 +281,22 @@ def _adam_eight(typing, grad, value, first, second, at, rate, correction, number
     return types.void(grad, value, first, second, types.int64, *rates, triple), generate
 
 
+def _prefetch(typing, array, at):
+    """Ask for the line of cache of an entry that will be written."""
+
+    def generate(context, builder, signature, arguments):
+        memory = _memory(context, builder, signature.args[0], arguments[0])
+        byte = ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [byte, _I32, _I32, _I32])
+        ask = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        place = builder.bitcast(builder.gep(memory, [arguments[1]]), byte)
+        builder.call(ask, [place, _int(1), _int(3), _int(1)])
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64), generate
+
+
 add_pair: Any = intrinsic(_add_pair)
+prefetch: Any = intrinsic(_prefetch)
 floats_at: Any = intrinsic(_floats_at)
 adam_eight: Any = intrinsic(_adam_eight)

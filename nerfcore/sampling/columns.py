@@ -28,27 +28,29 @@ class Columns:
 
 
 @numba.njit(parallel=True, cache=True, error_model="numpy")
-def _pack(cells, dims, depth, words):
-    layers, rows, columns = dims[0], dims[1], dims[2]
-    for j in numba.prange(rows):
+def _pack(cells, cell_offsets, dims, ends, offsets, depths, words):
+    """Pack row after row of all experts; `ends` counts the rows up to each expert's last."""
+    for row in numba.prange(ends[-1]):
+        e = np.searchsorted(ends, row, side="right")
+        j = row - (ends[e] - dims[e, 1])
+        layers, rows, columns, depth = dims[e, 0], dims[e, 1], dims[e, 2], depths[e]
+        out = offsets[e] + j * columns * depth
         for i in range(layers):
             shift = np.uint64(i & 63)
-            begin = (np.int64(i) * rows + j) * columns
-            out = np.int64(j) * columns * depth + (i >> 6)
+            begin = cell_offsets[e] + (i * rows + j) * columns
             for k in range(columns):
-                words[out + k * depth] |= np.uint64(cells[begin + k] != 0) << shift
+                words[out + k * depth + (i >> 6)] |= np.uint64(cells[begin + k] != 0) << shift
 
 
 def pack_columns(
     cells: NDArray[np.uint8], cell_offsets: NDArray[np.int64], dims: NDArray[np.int32]
 ) -> Columns:
     """Pack cells (0 = empty) of experts whose cells begin at `cell_offsets`, in C order."""
-    depths = -(-dims[:, 0].astype(np.int64) // 64)
-    sizes = dims[:, 1].astype(np.int64) * dims[:, 2] * depths
-    offsets = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64)
-    words = np.zeros(int(sizes.sum()), np.uint64)
-    for k, begin in enumerate(cell_offsets):
-        end = int(begin) + int(np.prod(dims[k], dtype=np.int64))
-        own = words[offsets[k] : offsets[k] + sizes[k]]
-        _pack(cells[begin:end], dims[k].astype(np.int64), int(depths[k]), own)
-    return Columns(words, offsets, depths)
+    sizes = dims.astype(np.int64)
+    depths = -(-sizes[:, 0] // 64)
+    words = sizes[:, 1] * sizes[:, 2] * depths
+    offsets = np.concatenate([[0], np.cumsum(words)[:-1]]).astype(np.int64)
+    out = np.zeros(int(words.sum()), np.uint64)
+    ends = np.cumsum(sizes[:, 1])
+    _pack(cells, np.asarray(cell_offsets, np.int64), sizes, ends, offsets, depths, out)
+    return Columns(out, offsets, depths)

@@ -14,7 +14,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from nerfcore.encoding.lanes import LANES, TILE, adam_eight, floats_at
+from nerfcore.encoding.lanes import LANES, TILE, adam_eight, floats_at, prefetch
 from nerfcore.encoding.layout import GridLayout
 from nerfcore.encoding.numba_grid import (
     DENSE_COST,
@@ -30,30 +30,59 @@ from nerfcore.encoding.splats import Splats
 from nerfcore.field.workers import worker_count
 
 SCAN_ROWS_A_CORNER = 16
+LINE = 2 * LANES
+STRETCH = 32 * LINE
 
 _options = {"cache": True, "fastmath": True, "error_model": "numpy"}
 
 
 @numba.njit(inline="always")
-def _is_zero(grad, at):
+def _seen(grad, at):
+    """Whether a line of 16 entries has gradient."""
     total = np.float32(0.0)
-    for i in range(LANES):
+    for i in range(LINE):
         total += abs(grad[at + i])
-    return total == 0
+    return total != 0
+
+
+@numba.njit(inline="always")
+def _ask_for(grad, value, first, second, begin, end, lines):
+    """List the lines with gradient among begin .. end, and have their memory brought here."""
+    count = 0
+    for at in range(begin, end, LINE):
+        lines[count] = at
+        if _seen(grad, at):
+            prefetch(value, at)
+            prefetch(first, at)
+            prefetch(second, at)
+            count += 1
+    return count
 
 
 @numba.njit(**_options)
 def scan(grad, value, first, second, rate, correction, numbers):
     """Adam on every entry with gradient; the gradient is zero afterwards.
 
+    What a stretch of lines needs is asked for while the one before is computed: lines without
+    gradient are left out, so the CPU cannot guess what comes next.
+
     Args:
         grad, value, first, second: f32[N], N a multiple of eight.
         rate, correction: learning rate and second moment's factor, bias corrections included.
         numbers: (beta1, beta2, epsilon).
     """
-    for at in range(0, grad.shape[0], LANES):
-        if not _is_zero(grad, at):
-            adam_eight(grad, value, first, second, at, rate, correction, numbers)
+    whole = grad.shape[0] // LINE * LINE
+    now, later = np.empty(STRETCH // LINE, np.int64), np.empty(STRETCH // LINE, np.int64)
+    count = _ask_for(grad, value, first, second, 0, min(STRETCH, whole), now)
+    for begin in range(STRETCH, whole + STRETCH, STRETCH):
+        end = min(begin + STRETCH, whole)
+        coming = _ask_for(grad, value, first, second, begin, end, later)
+        for i in range(count):
+            adam_eight(grad, value, first, second, now[i], rate, correction, numbers)
+            adam_eight(grad, value, first, second, now[i] + LANES, rate, correction, numbers)
+        now, later, count = later, now, coming
+    for at in range(whole, grad.shape[0], LANES):
+        adam_eight(grad, value, first, second, at, rate, correction, numbers)
 
 
 @numba.njit(**_options)
