@@ -116,7 +116,8 @@ def world_file(grid: GroundGrid, frame: SceneFrame) -> str:
     size = grid.cell / CELL_PX
     corner = np.asarray(grid.low) + 0.5 * size
     columns, rows = (side * CELL_PX for side in grid.shape)
-    places = [corner, corner + (size * columns, 0), corner + (0, size * rows)]
+    steps = np.array([[0.0, 0.0], [size * columns, 0.0], [0.0, size * rows]])
+    places = corner + steps
     if frame.enu_ref is None:
         plane = [frame.world_to_enu_m([0.0, *place])[:2] for place in places]
     else:

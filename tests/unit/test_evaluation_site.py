@@ -52,7 +52,7 @@ def test_changed_areas_by_hand() -> None:
         (1, pytest.approx(600), pytest.approx(20), pytest.approx(30)),
         (2, pytest.approx(400), pytest.approx(20), pytest.approx(20)),
     ]
-    # middle of rows 1, 2 and columns 1 to 3: axis 1 = -0.5 (20 m west), axis 2 = -0.375 (15 m north)
+    # middle of rows 1, 2 and columns 1 to 3: 0.5 units (20 m) west and 0.375 (15 m) north
     assert (areas[0].east_m, areas[0].north_m) == pytest.approx((-20.0, 15.0))
     assert areas[0].latitude_deg == pytest.approx(51.5 + 15 / 111_250, abs=2e-6)
     per_degree_m = 111_320 * math.cos(math.radians(51.5))
