@@ -90,12 +90,11 @@ class TestLadder:
         camera = camera_at(0.0, 100, 50)
         assert ladder(camera, 5000.0) == (camera,)
 
-    def test_rungs_double_from_the_largest_that_fits_to_full_size(self):
+    def test_rungs_triple_from_the_largest_that_fits_to_full_size(self):
         rungs = ladder(camera_at(0.0, 640, 480), 80 * 60)
         assert [(c.width_px, c.height_px) for c in rungs] == [
             (80, 60),
-            (160, 120),
-            (320, 240),
+            (213, 160),
             (640, 480),
         ]
 
@@ -125,8 +124,8 @@ class TestQueue:
         queue._rays_per_s = 1000.0
         queue.update_camera(camera_at(0.5, 256, 192))
         assert queue.wait_until_still(DEADLINE_S)
-        assert [p.camera.width_px for p in seen] == [32, 64, 128, 256]
-        assert [p.is_final for p in seen] == [False, False, False, True]
+        assert [p.camera.width_px for p in seen] == [32, 85, 256]
+        assert [p.is_final for p in seen] == [False, False, True]
         assert {p.update for p in seen} == {1}
 
     def test_a_read_picture_is_not_given_twice(self, make_queue):
