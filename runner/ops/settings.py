@@ -93,9 +93,7 @@ def train_settings(job: TrainJob, model: ModelSettings, *, resume: bool) -> Trai
     )
 
 
-def adapt_settings(
-    job: EvalJob | ViewJob, factors: InnerRates | None = None
-) -> AdaptSettings:
+def adapt_settings(job: EvalJob | ViewJob, factors: InnerRates | None = None) -> AdaptSettings:
     """Return how a job adapts; a view job as the viewer does: everything, as it is."""
     settings = AdaptSettings(
         rays=job.support_rays, replay=job.replay, rates=rates(job), seed=job.seed
@@ -107,9 +105,7 @@ def adapt_settings(
     return settings
 
 
-def with_job_sampling(
-    scene: SceneModel, job: EvalJob | ViewJob | VideoJob
-) -> SceneModel:
+def with_job_sampling(scene: SceneModel, job: EvalJob | ViewJob | VideoJob) -> SceneModel:
     """Return the scene (shared parameters) with the job's ray bounds and number of samples."""
     sampling = dataclasses.replace(
         scene.sampling,
