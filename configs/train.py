@@ -98,7 +98,7 @@ class TrainJob(
         description="continue with the step and optimiser state of checkpoint_path, else only "
         "its weights are taken",
     )
-    batch_rays: Rays = Field(4096, description="rays per step of algo joint")
+    batch_rays: Rays = Field(8192, description="rays per step of algo joint")
     time_limit_s: Annotated[float, Field(gt=0, le=2_592_000)] | None = Field(
         None, description="stop cleanly after this many seconds of training; null = no limit"
     )

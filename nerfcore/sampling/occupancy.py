@@ -157,19 +157,20 @@ class OccupancyGrid:
         return (self.box_mins[expert] + (index + inside) * size).astype(np.float32)
 
     def update(
-        self, densities: Densities, step_m: float, cells_an_expert: int, rng: np.random.Generator
+        self, densities: Densities, step_m: float, cells_in_all: int, rng: np.random.Generator
     ) -> None:
         """Re-estimate some cells of every expert, half of them occupied ones.
 
         Args:
             densities: the field.
             step_m: length whose opacity decides.
-            cells_an_expert: cells to look at.
+            cells_in_all: cells to look at, shared out among the experts by their sizes.
             rng: draws the cells and the points inside them.
         """
         for expert in range(self.experts):
             span = self.span(expert)
-            cells = self._draw(span, cells_an_expert, rng)
+            share = (span.stop - span.start) / len(self.occupied)
+            cells = self._draw(span, max(2, round(cells_in_all * share)), rng)
             if not len(cells):
                 continue
             sigmas = densities(expert, self.cell_centres(expert, cells, rng))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numba
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from nerfcore.encoding.lanes import floats_at
@@ -55,12 +56,11 @@ class MlpLayout:
         Raises:
             TypeError: a matrix is not contiguous float32 memory of the CPU.
         """
-        for parameters in experts:
-            for name in self.names:
-                value = parameters[name]
-                if value.device.type != "cpu" or not value.is_contiguous() or value.itemsize != 4:
-                    raise TypeError(f"{name}: the CPU's tracer takes contiguous float32 matrices")
-        found = [[parameters[name].data_ptr() for name in self.names] for parameters in experts]
+        values = [parameters[name] for parameters in experts for name in self.names]
+        for value in values:
+            if value.dtype != torch.float32 or value.is_cuda or not value.is_contiguous():
+                raise TypeError("the CPU's tracer takes contiguous float32 matrices")
+        found = [value.data_ptr() for value in values]
         return np.array(found, np.int64).reshape(-1, len(self.names))
 
     def pack(self, experts: Sequence[Parameters]) -> NDArray[np.float32]:
@@ -74,9 +74,9 @@ class MlpLayout:
         _add(grads, self.layers, self.densities, self.addresses(buffers))
 
 
-@numba.njit(**_options)
+@numba.njit(parallel=True, **_options)
 def _pack(addresses, layers, densities, packed):
-    for k in range(addresses.shape[0]):
+    for k in numba.prange(addresses.shape[0]):
         for i in range(layers.shape[0]):
             rows, columns, tall, wide, forward, backward = layers[i]
             matrix = floats_at(addresses[k, i], rows * columns)
@@ -88,9 +88,9 @@ def _pack(addresses, layers, densities, packed):
                     packed[k, backward + c * tall + r] = value
 
 
-@numba.njit(**_options)
+@numba.njit(parallel=True, **_options)
 def _add(grads, layers, densities, addresses):
-    for k in range(addresses.shape[0]):
+    for k in numba.prange(addresses.shape[0]):
         for i in range(layers.shape[0]):
             rows, columns, _, wide, forward, _ = layers[i]
             matrix = floats_at(addresses[k, i], rows * columns)

@@ -29,7 +29,7 @@ from nerfcore.training.validation import batch_mse
 
 OCCUPANCY_EVERY = 16
 OCCUPANCY_WARM_UP = 64
-OCCUPANCY_CELLS = 4096
+OCCUPANCY_CELLS = 16384
 VALIDATION_RAYS = 16384
 
 OnProgress = Callable[[dict[str, Any]], None]

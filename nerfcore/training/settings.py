@@ -67,7 +67,7 @@ class TrainSettings:
     outer_steps: int = 20000
     time_limit_s: float | None = None
     max_rays: int | None = None
-    batch_rays: int = 4096
+    batch_rays: int = 8192
     support_rays: int = 4000
     query_rays: int = 2000
     tasks: int = 3

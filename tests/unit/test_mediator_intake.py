@@ -81,7 +81,7 @@ def test_a_good_job_is_queued(desk: Desk) -> None:
     assert desk.give(train(job_id="a")) is Outcome.ACCEPTED
     record = desk.ledger.job("a")
     assert record is not None and record.state is JobState.QUEUED
-    assert json.loads(record.spec)["batch_rays"] == 4096
+    assert json.loads(record.spec)["batch_rays"] == 8192
     assert desk.letters() == []
 
 
@@ -98,7 +98,7 @@ def test_priority_comes_before_order(desk: Desk) -> None:
 def test_the_same_job_again_is_a_duplicate(desk: Desk) -> None:
     """Whatever the order and spelling of its fields; it is told once more, and not run."""
     desk.give(train(job_id="a", seed=1))
-    again = json.dumps({"seed": 1, "job_id": "a", "batch_rays": 4096, **train()}).encode()
+    again = json.dumps({"seed": 1, "job_id": "a", "batch_rays": 8192, **train()}).encode()
     assert desk.give(b"\n " + again) is Outcome.DUPLICATE
     assert [(e["seq"], e["kind"], e["state"]) for e in desk.events()] == [
         (1, "state", "queued"), (2, "duplicate", "queued"),
