@@ -142,9 +142,7 @@ def test_first_order_meta_gradient_is_the_querys_slope_at_the_copy() -> None:
     sky = {n: v.to(DOUBLE) for n, v in scene.background.items()}
     for name in ("sigma.0", "sigma.2", "color.0", "color.2"):
         along = torch.randn(copy[name].shape, generator=torch.Generator().manual_seed(0)).to(DOUBLE)
-        expected = slope(
-            lambda t, n=name, a=along: float(oracle(copy | {n: copy[n] + t * a}, sky))
-        )
+        expected = slope(lambda t, n=name, a=along: float(oracle(copy | {n: copy[n] + t * a}, sky)))
         found = float((learner.store.of(0)[name].double() * along).sum())
         assert found == pytest.approx(expected, rel=2e-3, abs=2e-6)
 
