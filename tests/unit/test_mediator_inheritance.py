@@ -1,4 +1,4 @@
-"""Checkpoints of a job that was taken over: linked where storage is shared, nothing else is read."""
+"""Checkpoints of a job taken over: linked where storage is shared, nothing else is read."""
 
 from pathlib import Path
 
