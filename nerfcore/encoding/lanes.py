@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from llvmlite import binding, ir
-from numba.core import cgutils, types
+from numba.core import cgutils, config, types
 from numba.extending import intrinsic
 
 LANES = 8
@@ -25,7 +25,16 @@ _MASK = ir.VectorType(ir.IntType(1), LANES)
 _PAIRS = ir.VectorType(_F32, 2 * LANES)
 _PAIR = ir.VectorType(_F32, 2)
 _FAST = ("fast",)
-_ESTIMATES = LANES == 8 and bool(binding.get_host_cpu_features().get("avx"))
+
+
+def cpu_has(feature: str) -> bool:
+    """Whether kernels are compiled for a CPU with this LLVM feature, e.g. "avx512f"."""
+    if config.CPU_FEATURES is not None:
+        return f"+{feature}" in config.CPU_FEATURES.split(",")
+    return bool(binding.get_host_cpu_features().get(feature))
+
+
+_ESTIMATES = cpu_has("avx")
 
 
 def _int(value: int) -> ir.Constant:

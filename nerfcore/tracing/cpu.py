@@ -23,6 +23,7 @@ from nerfcore.field.workers import for_each, worker_count
 from nerfcore.sampling.entries import Entries, entry_positions, group_by_expert
 from nerfcore.sampling.march import Samples
 from nerfcore.tracing import chunk
+from nerfcore.tracing.chunk_memory import Batch, Targets
 from nerfcore.tracing.contract import Gradients, LossReport, Rays, TracedRays, TracedScene
 from nerfcore.tracing.packed import MlpLayout
 from nerfcore.tracing.placing import place_samples
@@ -50,7 +51,7 @@ class _Prepared:
     starts: NDArray[np.int64]
     positions: NDArray[np.float32]
     features: NDArray[np.float32]
-    batch: chunk.Batch
+    batch: Batch
 
     def columns(self, array: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         """Each used expert's columns of an array f32[rows, E]."""
@@ -126,7 +127,7 @@ class CpuTracer:
         bounds = _chunk_bounds(s, CHUNK_SAMPLES)
         splits = np.empty((len(used), len(bounds)), np.int64)
         _splits(starts, entries.sample_ids, s.ray_starts[bounds], splits)
-        batch = chunk.Batch(
+        batch = Batch(
             s.ray_starts, s.ray_ids, s.ts, s.dts * np.float32(scene.scale_m), entries.sample_ids,
             entries.weights, features.reshape(-1), sky.harmonics.numpy(), sky.rgbs.numpy(),
             np.zeros(s.count, np.float32), bounds, splits, self.layout.layers,
@@ -196,7 +197,7 @@ class CpuTracer:
         prepared = self._prepare(scene, experts, rays, None, sky, lit)
         wanted = np.array([k in gradients.experts for k in prepared.used.tolist()], np.bool_)
         scale = 1.0 / (3 * len(rays))
-        targets = chunk.Targets(
+        targets = Targets(
             np.ascontiguousarray(truth), scene.settings.colour_space == "linear",
             np.float32(scale), wanted, np.empty((len(rays), 3), np.float32),
             np.empty(prepared.features.size, np.float32),
@@ -226,7 +227,7 @@ class CpuTracer:
     def _hand_over(
         self,
         prepared: _Prepared,
-        targets: chunk.Targets,
+        targets: Targets,
         grads: NDArray[np.float32],
         gradients: Gradients,
     ) -> None:

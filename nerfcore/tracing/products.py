@@ -10,11 +10,13 @@ where another matrix of C's shape is positive (ReLU's gradient), or added to C.
 from typing import Any
 
 import numba
-from llvmlite import binding, ir
+from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-_WIDE = bool(binding.get_host_cpu_features().get("avx512f"))
+from nerfcore.encoding.lanes import cpu_has
+
+_WIDE = cpu_has("avx512f")
 LANES = 16 if _WIDE else 8
 BLOCK_ROWS = 6
 _MOST_VECTORS = 4 if _WIDE else 2
@@ -22,9 +24,9 @@ KEEP, RELU, MASK, ADD = range(4)
 
 _F32, _I64 = ir.FloatType(), ir.IntType(64)
 _VECTOR = ir.VectorType(_F32, LANES)
-_FAST = ("fast",)
+_FAST = ("contract",)  # products may be fused with sums; what is not a number stays so
 
-_options = {"cache": True, "nogil": True, "fastmath": True, "error_model": "numpy"}
+_options = {"cache": True, "nogil": True, "error_model": "numpy"}
 
 
 def padded(columns: int) -> int:
