@@ -49,7 +49,7 @@ BAD_SPECS = [
     (changed(outer_steps="many"), "outer_steps", "must be a valid integer"),
     (changed(batch_rays=1.5), "batch_rays", "integer"),
     (changed(downscale=2.0), "downscale", "less than or equal to 1"),
-    (changed(algo="maml"), "algo", "use fomaml or joint"),
+    (changed(algo="mamm"), "algo", "did you mean 'maml'"),
     (without("mask_dirname"), "mask_dirname", "is missing; add it"),
     (changed(data_dirname="nowhere"), "data_dirname", "prepare_dataset.py"),
     (changed(mask_dirname="g99"), "mask_dirname", "create_clusters.py"),
