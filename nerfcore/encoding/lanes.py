@@ -29,8 +29,9 @@ _FAST = ("fast",)
 
 def cpu_has(feature: str) -> bool:
     """Whether kernels are compiled for a CPU with this LLVM feature, e.g. "avx512f"."""
-    if config.CPU_FEATURES is not None:
-        return f"+{feature}" in config.CPU_FEATURES.split(",")
+    forced = vars(config)["CPU_FEATURES"]
+    if forced is not None:
+        return f"+{feature}" in forced.split(",")
     return bool(binding.get_host_cpu_features().get(feature))
 
 
