@@ -87,7 +87,7 @@ def _weights(builder: Any, fractions: list[Any]) -> list[Any]:
 
 
 def _dense_rows(builder: Any, cells: list[Any], resolution: Any, size: Any) -> list[Any]:
-    """(x + y r + z r^2) mod size; the sum is always below 2 size."""
+    """(x + y r + z r^2) mod size for points in the unit cube; any row of the level outside it."""
     r, limit = _every(builder, resolution, _INTS), _every(builder, size, _INTS)
     plane = builder.mul(r, r)
     low = builder.add(cells[0], builder.mul(cells[1], r))
@@ -99,7 +99,9 @@ def _dense_rows(builder: Any, cells: list[Any], resolution: Any, size: Any) -> l
         for axis, step in enumerate(steps):
             row = builder.add(row, step) if c >> axis & 1 else row
         inside = builder.icmp_unsigned("<", row, limit)
-        rows.append(builder.select(inside, row, builder.sub(row, limit)))
+        row = builder.select(inside, row, builder.sub(row, limit))
+        inside = builder.icmp_unsigned("<", row, limit)
+        rows.append(builder.select(inside, row, builder.sub(limit, steps[0])))
     return rows
 
 

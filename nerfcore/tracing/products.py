@@ -129,11 +129,9 @@ def _block(rows: int, vectors: int) -> Any:
     return intrinsic(block)
 
 
-# Without AVX-512 a block has at most two vectors, and the wider names are never called.
-_tall = [_block(BLOCK_ROWS, min(v, _MOST_VECTORS)) for v in range(1, 5)]
-_flat = [_block(1, min(v, _MOST_VECTORS)) for v in range(1, 5)]
-_tall1, _tall2, _tall3, _tall4 = _tall
-_flat1, _flat2, _flat3, _flat4 = _flat
+# Without AVX-512 a block has at most two vectors, and the widest names are never called.
+_tall1, _tall2, _tall4 = (_block(BLOCK_ROWS, min(v, _MOST_VECTORS)) for v in (1, 2, 4))
+_flat1, _flat2, _flat4 = (_block(1, min(v, _MOST_VECTORS)) for v in (1, 2, 4))
 
 
 @numba.njit(**_options)
@@ -144,8 +142,6 @@ def _strip(mode, a, a_at, a_row, a_col, b, b_at, b_row, c, c_at, c_row, rows, in
         p, q = a_at + m * a_row, c_at + m * c_row
         if vectors == 4:
             _tall4(mode, a, p, a_row, a_col, b, b_at, b_row, c, q, c_row, inner, mask)
-        elif vectors == 3:
-            _tall3(mode, a, p, a_row, a_col, b, b_at, b_row, c, q, c_row, inner, mask)
         elif vectors == 2:
             _tall2(mode, a, p, a_row, a_col, b, b_at, b_row, c, q, c_row, inner, mask)
         else:
@@ -154,8 +150,6 @@ def _strip(mode, a, a_at, a_row, a_col, b, b_at, b_row, c, c_at, c_row, rows, in
         p, q = a_at + m * a_row, c_at + m * c_row
         if vectors == 4:
             _flat4(mode, a, p, a_row, a_col, b, b_at, b_row, c, q, c_row, inner, mask)
-        elif vectors == 3:
-            _flat3(mode, a, p, a_row, a_col, b, b_at, b_row, c, q, c_row, inner, mask)
         elif vectors == 2:
             _flat2(mode, a, p, a_row, a_col, b, b_at, b_row, c, q, c_row, inner, mask)
         else:
@@ -174,9 +168,13 @@ def product(
         rows, inner, columns: of C; columns a multiple of LANES.
         mask: lies as `c` does, only meant for MASK; give `c` elsewhere.
     """
-    for n in range(0, columns, _MOST_VECTORS * LANES):
-        vectors = min(_MOST_VECTORS, (columns - n) // LANES)
+    n = 0
+    while n < columns:
+        vectors = _MOST_VECTORS
+        while vectors * LANES > columns - n:
+            vectors //= 2
         _strip(
             mode, a, a_at, a_row, a_column, b, b_at + n, b_row, c, c_at + n, c_row, rows, inner,
             vectors, mask,
         )  # fmt: skip
+        n += vectors * LANES

@@ -2,7 +2,8 @@
 
 A hash table's rows that no sample of the batch saw have an exactly zero gradient; neither their
 value nor their moments move (momentum must not drag rows the batch did not see). The pass also
-zeroes the gradient. Source: Kingma and Ba 2015, algorithm 1; bias correction by the global step.
+zeroes the gradient. Source: Kingma and Ba 2015, algorithm 1; bias correction by the global
+step; the root is kept above epsilon, instead of epsilon being added to it.
 """
 
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from torch import Tensor
 from nerfcore.encoding.lanes import LANES, floats_at
 from nerfcore.encoding.splats import Splats
 from nerfcore.field.parameters import Parameters, zeros_like
-from nerfcore.training.table_adam import TableDescent, TableStep, scan
+from nerfcore.training.table_adam import TableDescent, TableStep, adam_one, scan
 
 BETA1, BETA2, EPSILON = 0.9, 0.99, 1e-15
 _BLOCK = 4096
@@ -25,7 +26,6 @@ _BLOCK = 4096
 @numba.njit(parallel=True, cache=True, fastmath=True, error_model="numpy")
 def _adam(places, counts, rates, corrections, numbers):  # type: ignore[no-untyped-def]
     """Step some tensors, given by the addresses i64[M, 4] of value, gradient and moments."""
-    beta1, beta2, epsilon = numbers
     for m in numba.prange(places.shape[0]):
         count = counts[m]
         value, grad = floats_at(places[m, 0], count), floats_at(places[m, 1], count)
@@ -36,13 +36,7 @@ def _adam(places, counts, rates, corrections, numbers):  # type: ignore[no-untyp
             numbers,
         )  # fmt: skip
         for i in range(full, count):
-            g = grad[i]
-            if g != 0:
-                first[i] = beta1 * first[i] + (np.float32(1.0) - beta1) * g
-                second[i] = beta2 * second[i] + (np.float32(1.0) - beta2) * g * g
-                root = np.sqrt(second[i] * corrections[m])
-                value[i] -= rates[m] * first[i] / (root + epsilon)
-                grad[i] = np.float32(0.0)
+            adam_one(grad, value, first, second, i, rates[m], corrections[m], numbers)
 
 
 @dataclass
@@ -157,6 +151,6 @@ def _adam_torch(
     seen = grad != 0
     first.copy_(torch.where(seen, BETA1 * first + (1 - BETA1) * grad, first))
     second.copy_(torch.where(seen, BETA2 * second + (1 - BETA2) * grad * grad, second))
-    change = rate * first / ((second * correction).sqrt() + EPSILON)
+    change = rate * first / (second * correction).clamp(min=EPSILON**2).sqrt()
     value.sub_(torch.where(seen, change, 0.0))
     grad.zero_()

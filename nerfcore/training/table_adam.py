@@ -37,6 +37,19 @@ _options = {"cache": True, "fastmath": True, "error_model": "numpy"}
 
 
 @numba.njit(inline="always")
+def adam_one(grad, value, first, second, i, rate, correction, numbers):
+    """What `lanes.adam_eight` does, on one entry."""
+    beta1, beta2, epsilon = numbers
+    g = grad[i]
+    if g != 0:
+        m = beta1 * first[i] + (np.float32(1.0) - beta1) * g
+        v = beta2 * second[i] + (np.float32(1.0) - beta2) * g * g
+        first[i], second[i] = m, v
+        value[i] -= rate * m / np.sqrt(max(v * correction, epsilon * epsilon))
+        grad[i] = np.float32(0.0)
+
+
+@numba.njit(inline="always")
 def _seen(grad, at):
     """Whether a line of 16 entries has gradient."""
     total = np.float32(0.0)
@@ -88,19 +101,11 @@ def scan(grad, value, first, second, rate, correction, numbers):
 @numba.njit(**_options)
 def _walk(rows, lanes, features, grad, value, first, second, rate, correction, numbers):
     """The same for the rows of a tile alone."""
-    beta1, beta2, epsilon = numbers
     for c in range(8):
         for lane in range(lanes):
             begin = np.int64(rows[c * LANES + lane]) * features
             for i in range(begin, begin + features):
-                g = grad[i]
-                if g != 0:
-                    m = beta1 * first[i] + (np.float32(1.0) - beta1) * g
-                    v = beta2 * second[i] + (np.float32(1.0) - beta2) * g * g
-                    first[i] = m
-                    second[i] = v
-                    value[i] -= rate * m / (np.sqrt(v * correction) + epsilon)
-                    grad[i] = np.float32(0.0)
+                adam_one(grad, value, first, second, i, rate, correction, numbers)
 
 
 @numba.njit(**_options)

@@ -85,6 +85,18 @@ def test_many_tables_at_once_are_each_alone(features: int, counts: tuple[int, ..
         assert np.allclose(found, gradient, atol=1e-5)
 
 
+@pytest.mark.parametrize("place", [-3.0, 1.7, 900.0, float("nan")])
+def test_points_outside_the_cube_touch_no_memory_but_the_tables(place: float) -> None:
+    layout = grid_layout(HashGridSettings(levels=4, log2_size=12, max_resolution=64))
+    guard = 1 << 16
+    memory = np.zeros((layout.rows + 2 * guard, 2), np.float32)
+    points = np.full((3, 16), place, np.float32)
+    grads = np.ones((layout.width, 16), np.float32)
+    numba_grid.scatter(points, grads, layout, memory[guard:-guard])
+    assert memory[guard:-guard].any()
+    assert not memory[:guard].any() and not memory[-guard:].any()
+
+
 def test_arrays_the_kernels_cannot_read_are_refused() -> None:
     layout = grid_layout(HashGridSettings(levels=2, log2_size=9))
     table = np.zeros((layout.rows, 2), np.float32)
