@@ -1,8 +1,8 @@
 """Compiles the CPU kernels, so that the first job need not: `python -m nerfcore.precompile`.
 
-The compiled code is cached beside the modules (or in NUMBA_CACHE_DIR), one file for each kernel and
-types of arguments; so the tiny run here takes the ways of a job: a photograph with a mask, held in
-memory and in a file, training, validation, adaptation, rendering with and without occupancy.
+The compiled code is cached on disk (see `compiled`), one file for each kernel and types of
+arguments; so the tiny run here takes the ways of a job: a photograph with a mask, held in memory
+and in a file, training, validation, adaptation, rendering with and without occupancy.
 """
 
 import tempfile
@@ -13,6 +13,7 @@ import numpy as np
 
 from nerfcore.adaptation import Adapter, AdaptSettings
 from nerfcore.city.precompile import compile_kernels
+from nerfcore.compiled import remove_stale
 from nerfcore.data.images import ImageStore
 from nerfcore.data.partition import Partition
 from nerfcore.data.records import ImageSet, SceneFrame
@@ -58,6 +59,7 @@ def tiny_images(folder: Path) -> ImageSet:
 
 def main() -> None:
     """Run every kernel once on tiny scenes."""
+    remove_stale()
     compile_kernels()
     with tempfile.TemporaryDirectory() as folder:
         images = tiny_images(Path(folder))

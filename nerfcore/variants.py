@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from nerfcore.compiled import EXACT
 from nerfcore.errors import SettingsError
 from nerfcore.field.parameters import Parameters
 from nerfcore.sampling.ground import GroundGrid
@@ -79,7 +80,7 @@ class Variants:
         return self.table[layer, expert]
 
 
-@numba.njit(parallel=True, cache=True, error_model="numpy")
+@numba.njit(parallel=True, **EXACT)
 def _apply(ray_ids, ts, owners, origins, directions, low1, low2, scale, layers, table):
     rows, columns = layers.shape
     for s in numba.prange(ts.shape[0]):

@@ -10,9 +10,11 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from nerfcore.compiled import FAST
+
 # Without numba's runtime: these functions allocate nothing, and counting references to the scene's
 # arrays at every call would take four fifths of the time.
-JIT = {"nogil": True, "error_model": "numpy", "fastmath": True, "_nrt": False}
+JIT = {k: v for k, v in FAST.items() if k != "cache"} | {"_nrt": False}
 
 
 @numba.njit(**JIT)

@@ -15,6 +15,7 @@ import numpy as np
 from numba import types
 from numpy.typing import NDArray
 
+from nerfcore.compiled import EXACT
 from nerfcore.errors import DataError
 
 Scalar = TypeVar("Scalar", bound=np.generic)
@@ -25,7 +26,7 @@ _pread = types.ExternalFunction(
 )
 
 
-@numba.njit(parallel=True, cache=True)
+@numba.njit(parallel=True, **EXACT)
 def _gather(descriptor, count, indices, out):  # type: ignore[no-untyped-def]
     """Read rows into out u8[N, width]; return how many could not be read whole."""
     width = out.shape[1]

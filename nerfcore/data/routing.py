@@ -10,6 +10,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from nerfcore.compiled import EXACT
 from nerfcore.data.partition import Partition
 
 
@@ -29,7 +30,7 @@ def _mark_owners(x, y, z, centroids, first_axis, margin_squared, distances, owne
             owned[k] = True
 
 
-@numba.njit(parallel=True, cache=True)
+@numba.njit(parallel=True, **EXACT)
 def _own_points(points, centroids, first_axis, margin_squared, owned):
     for i in numba.prange(points.shape[0]):
         distances = np.empty(centroids.shape[0], np.float32)
@@ -45,7 +46,7 @@ def _own_points(points, centroids, first_axis, margin_squared, owned):
         )
 
 
-@numba.njit(parallel=True, cache=True)
+@numba.njit(parallel=True, **EXACT)
 def _own_rays(
     origins,
     directions,

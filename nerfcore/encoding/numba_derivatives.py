@@ -9,6 +9,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from nerfcore.compiled import FAST
 from nerfcore.encoding.layout import GridLayout
 
 _Y, _Z = np.uint32(2654435761), np.uint32(805459861)
@@ -28,7 +29,7 @@ def _pull(x, y, z, dense, resolution, size, base, table, grad, i, line):  # type
     return total
 
 
-@numba.njit(parallel=True, fastmath=True, cache=True, error_model="numpy")
+@numba.njit(parallel=True, **FAST)
 def _position_gradient(  # type: ignore[no-untyped-def]
     positions, table, grad, scales, resolutions, offsets, dense, out
 ):

@@ -14,6 +14,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from nerfcore.compiled import FAST
 from nerfcore.encoding.lanes import (
     LANES,
     TILE,
@@ -28,10 +29,8 @@ from nerfcore.encoding.layout import GridLayout
 
 DENSE_COST, HASHED_COST = 1, 2
 
-_options = {"cache": True, "fastmath": True, "error_model": "numpy"}
 
-
-@numba.njit(**_options)
+@numba.njit(**FAST)
 def fill_tile(xs, ys, zs, at, scale, resolution, size, dense, short, rows, weights):
     """Rows and weights of the corners of points at .. at + 8; fewer at the end of the arrays.
 
@@ -52,7 +51,7 @@ def fill_tile(xs, ys, zs, at, scale, resolution, size, dense, short, rows, weigh
         tile_hashed(xs, ys, zs, at, scale, resolution, size, rows, weights)
 
 
-@numba.njit(**_options)
+@numba.njit(**FAST)
 def _encode_level(
     points, begin, end, scale, resolution, size, dense, table, features, out, level, short, rows,
     weights,
@@ -80,7 +79,7 @@ def _encode_level(
                 line[at + lane] = total
 
 
-@numba.njit(**_options)
+@numba.njit(**FAST)
 def line_of(lines, row):
     """Row of an array f32[rows, N] given as (address, bytes from row to row, N)."""
     return floats_at(lines[0] + row * lines[1], lines[2])
@@ -95,7 +94,7 @@ def _is_dark(first, second, at):
     return total == 0
 
 
-@numba.njit(**_options)
+@numba.njit(**FAST)
 def _add_pairs(points, scale, resolution, size, dense, first, second, table, short, rows, weights):
     """`add_level_gradient` for two features a row."""
     count = points[2]
@@ -118,7 +117,7 @@ def _add_pairs(points, scale, resolution, size, dense, first, second, table, sho
             add_pair(table, rows, weights, lane, first[full + lane], second[full + lane])
 
 
-@numba.njit(**_options)
+@numba.njit(**FAST)
 def add_level_gradient(
     points, scale, resolution, size, dense, grad, features, level, table, short, rows, weights
 ):
@@ -141,7 +140,7 @@ def add_level_gradient(
                     table[row * features + f] += weights[c * LANES + lane] * own[at + lane]
 
 
-@numba.njit(**_options)
+@numba.njit(**FAST)
 def all_work(points, dense):
     """The length of the line of work: points times levels, weighted by what a level costs."""
     total = 0
@@ -159,7 +158,7 @@ def _piece(work, cost, count):
     return max(work, 0) // cost // LANES * LANES
 
 
-@numba.njit(parallel=True, **_options)
+@numba.njit(parallel=True, **FAST)
 def _encode(points, tables, features, scales, resolutions, offsets, dense, outs, threads):
     levels = scales.shape[0]
     total = all_work(points, dense)
@@ -184,7 +183,7 @@ def _encode(points, tables, features, scales, resolutions, offsets, dense, outs,
                     )  # fmt: skip
 
 
-@numba.njit(parallel=True, **_options)
+@numba.njit(parallel=True, **FAST)
 def _scatter(points, grads, features, scales, resolutions, offsets, dense, tables, threads):
     levels = scales.shape[0]
     total = all_work(points, dense)

@@ -10,6 +10,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from nerfcore.compiled import EXACT
+
 
 @dataclass(frozen=True)
 class Columns:
@@ -27,7 +29,7 @@ class Columns:
     depths: NDArray[np.int64]
 
 
-@numba.njit(parallel=True, cache=True, error_model="numpy")
+@numba.njit(parallel=True, **EXACT)
 def _pack(cells, cell_offsets, dims, ends, offsets, depths, words):
     """Pack row after row of all experts; `ends` counts the rows up to each expert's last."""
     for row in numba.prange(ends[-1]):

@@ -6,6 +6,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from nerfcore.compiled import EXACT, FAST
 from nerfcore.sampling.march import Samples
 
 _BLOCK = 8192
@@ -25,7 +26,7 @@ class Entries:
     weights: NDArray[np.float32]
 
 
-@numba.njit(cache=True)
+@numba.njit(**EXACT)
 def _group(owners, owner_weights, keep, starts, sample_ids, weights):  # type: ignore[no-untyped-def]
     cursor = starts[:-1].copy()
     for s in range(owners.shape[0]):
@@ -40,7 +41,7 @@ def _group(owners, owner_weights, keep, starts, sample_ids, weights):  # type: i
             cursor[k] += 1
 
 
-@numba.njit(cache=True)
+@numba.njit(**EXACT)
 def _count(owners, keep, counts):  # type: ignore[no-untyped-def]
     for s in range(owners.shape[0]):
         if keep[s]:
@@ -62,7 +63,7 @@ def group_by_expert(samples: Samples, experts: int, keep: NDArray[np.bool_] | No
     return Entries(starts, sample_ids, weights)
 
 
-@numba.njit(parallel=True, cache=True, fastmath=True, error_model="numpy")
+@numba.njit(parallel=True, **FAST)
 def _local(starts, sample_ids, ray_ids, ts, origins, directions, lows, scales, out):  # type: ignore[no-untyped-def]
     count = sample_ids.shape[0]
     for block in numba.prange((count + _BLOCK - 1) // _BLOCK):

@@ -16,6 +16,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from nerfcore.compiled import EXACT, FAST
 from nerfcore.sampling.columns import Columns
 from nerfcore.sampling.routing import Routing
 
@@ -166,7 +167,7 @@ def _square(x, y, z, centroids, k, first):  # type: ignore[no-untyped-def]
     return square
 
 
-@numba.njit(parallel=True, cache=True, fastmath=True, error_model="numpy")
+@numba.njit(parallel=True, **FAST)
 def _march(  # type: ignore[no-untyped-def]
     origins, directions, jitter, aabb, table, table_scale, table_dims, centroids, mins, maxs,
     scales, margin, first, words, offsets, depths, dims, near, far, step, growth, cap, counts, ts,
@@ -214,7 +215,7 @@ def _march(  # type: ignore[no-untyped-def]
             counts[r + 1] = min(count, cap)
 
 
-@numba.njit(parallel=True, cache=True, error_model="numpy")
+@numba.njit(parallel=True, **EXACT)
 def _pack(  # type: ignore[no-untyped-def]
     cap, starts, ts, dts, owners, owner_weights, out_rays, out_ts, out_dts, out_owners, out_weights
 ):

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import KDTree
 
+from nerfcore.compiled import FAST
 from nerfcore.data.partition import Partition
 from nerfcore.sampling.columns import Columns, pack_columns
 from nerfcore.sampling.ground import GroundGrid
@@ -33,7 +34,7 @@ Densities = Callable[[int, NDArray[np.float32]], NDArray[np.float32]]
 """Maps (expert, world points f32[N, 3]) to densities f32[N] per metre."""
 
 
-@numba.njit(cache=True, fastmath=True, error_model="numpy")
+@numba.njit(**FAST)
 def _observe(  # type: ignore[no-untyped-def]
     ray_ids, ts, owners, sigmas, origins, directions, mins, maxs, dims, offsets, step,
     opacity, occupied, seen,

@@ -7,11 +7,12 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from nerfcore.compiled import EXACT
 from nerfcore.data.images import ImageStore
 from nerfcore.sampling.occupancy import OccupancyGrid
 
 
-@numba.njit(parallel=True, cache=True, error_model="numpy")
+@numba.njit(parallel=True, **EXACT)
 def _seen(low, size, dims, c2w, intrinsics, widths, heights, least, wanted, out):
     """Set out[cell] where a wanted cell lies in the pictures of at least `least` cameras."""
     radius = 0.5 * np.sqrt(size[0] ** 2 + size[1] ** 2 + size[2] ** 2)

@@ -9,6 +9,7 @@ gradient. Matrices lie as `nerfcore.tracing.packed` says.
 import numba
 import numpy as np
 
+from nerfcore.compiled import FAST
 from nerfcore.field.reference import MAX_LOG_SIGMA, SIGMA_SHIFT
 from nerfcore.tracing import light
 from nerfcore.tracing.chunk_memory import COLOUR_IN, HIDDEN, make_back_space, make_space
@@ -19,10 +20,8 @@ COLOUR_OUT = light.COLOUR_WIDTH
 TURNED_ROWS = 16  # two lines of cache a feature
 MOST_SHADE = np.float32(60.0)  # a sigmoid's argument, so that its exponential stays finite
 
-_options = {"cache": True, "nogil": True, "fastmath": True, "error_model": "numpy"}
 
-
-@numba.njit(**_options)
+@numba.njit(**FAST)
 def _segments(batch, chunk, space):
     """Write the chunk's segments; return how many."""
     count = 0
@@ -36,7 +35,7 @@ def _segments(batch, chunk, space):
     return count
 
 
-@numba.njit(**_options)
+@numba.njit(**FAST)
 def _layers_forward(batch, expert, begin, end, x, x_at, x_row, x_column, acts, places, first, rows):
     """Run layers begin .. end on `rows` rows whose activations begin at row `first`."""
     weights = batch.weights[expert]
@@ -50,12 +49,12 @@ def _layers_forward(batch, expert, begin, end, x, x_at, x_row, x_column, acts, p
         x, x_at, x_row, x_column = acts, out, wide, 1
 
 
-@numba.njit(**_options)
+@numba.njit(**FAST)
 def _matrix(flat, begin, rows, columns):
     return flat[begin : begin + rows * columns].reshape((rows, columns))
 
 
-@numba.njit(**_options)
+@numba.njit(**FAST)
 def _shine(batch, chunk, space):
     """Densities, light, and the colours of lit rows and samples; return the segments."""
     segments = space.segments[: _segments(batch, chunk, space)]
@@ -100,7 +99,7 @@ def _shine(batch, chunk, space):
     return segments
 
 
-@numba.njit(**_options)
+@numba.njit(**FAST)
 def render_chunks(batch, first, last, rgb, opacity, depth):
     """Composite the rays of chunks first .. last into f32[R, 3], f32[R] and f32[R]."""
     space = make_space(batch, first, last)
@@ -112,7 +111,7 @@ def render_chunks(batch, first, last, rgb, opacity, depth):
         )  # fmt: skip
 
 
-@numba.njit(**_options)
+@numba.njit(**FAST)
 def _layers_back(batch, expert, i, rows, x, x_at, x_row, x_column, back, grad, grad_at):
     """Add layer i's gradient, given its inputs and its output's gradient [rows, padded out]."""
     wide = batch.layers[i, PADDED_OUT]
@@ -124,7 +123,7 @@ def _layers_back(batch, expert, i, rows, x, x_at, x_row, x_column, back, grad, g
     )  # fmt: skip
 
 
-@numba.njit(**_options)
+@numba.njit(**FAST)
 def _colours_back(batch, expert, begin, rows, space, back):
     """From the colours' gradient in `upper` to the geometry's in `d_hidden`, for lit rows."""
     upper, lower = back.upper, back.lower
@@ -149,7 +148,7 @@ def _colours_back(batch, expert, begin, rows, space, back):
         upper, lower = lower, upper
 
 
-@numba.njit(**_options)
+@numba.njit(**FAST)
 def _spread(segment, row, begin, end, space, back):
     """The gradient to the density MLP's output of all the segment's rows, from its lit ones'."""
     out, lit = back.d_output, begin
@@ -165,7 +164,7 @@ def _spread(segment, row, begin, end, space, back):
                 out[at + i] = np.float32(0.0)
 
 
-@numba.njit(**_options)
+@numba.njit(**FAST)
 def _turn(rows, width, source, entries, entry, out):
     """Write the transpose of f32[rows, padded width] to columns of f32[width, entries]."""
     tall = source.shape[0] // rows
@@ -177,7 +176,7 @@ def _turn(rows, width, source, entries, entry, out):
                 line[j] = source[(block + j) * tall + f]
 
 
-@numba.njit(**_options)
+@numba.njit(**FAST)
 def _densities_back(batch, segment, row, space, back, d_features):
     """From the density MLP's output gradient in `d_output` to the features, for all rows.
 
@@ -208,7 +207,7 @@ def _densities_back(batch, segment, row, space, back, d_features):
         upper, lower = lower, (back.upper if i == batch.densities - 1 else upper)
 
 
-@numba.njit(**_options)
+@numba.njit(**FAST)
 def _segment_back(batch, segment, row, begin, end, space, back, d_features):
     """The gradient of one segment, its first row and its lit rows given."""
     if end > begin:
@@ -217,7 +216,7 @@ def _segment_back(batch, segment, row, begin, end, space, back, d_features):
     _densities_back(batch, segment, row, space, back, d_features)
 
 
-@numba.njit(**_options)
+@numba.njit(**FAST)
 def descend_chunks(batch, targets, first, last, grads):
     """Add the gradient of chunks first .. last to `grads` f32[K, size].
 
@@ -243,7 +242,7 @@ def descend_chunks(batch, targets, first, last, grads):
     return error, lit
 
 
-@numba.njit(**_options)
+@numba.njit(**FAST)
 def _rows_back(batch, targets, segments, first, space, back):
     """From samples' gradients to the matrices' and the features', segment by segment."""
     hidden_at, colours_at = space.places[batch.densities - 1], space.places[-1]
@@ -262,7 +261,7 @@ def _rows_back(batch, targets, segments, first, space, back):
         row += rows
 
 
-@numba.njit(**_options)
+@numba.njit(**FAST)
 def densities(features, points, layers, count, weights, first, last, out):
     """One expert's densities of points first .. last.
 

@@ -6,14 +6,13 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from nerfcore.compiled import FAST
 from nerfcore.field.parameters import GEOMETRY_WIDTH
 from nerfcore.tracing import light
 from nerfcore.tracing.packed import PADDED_IN, PADDED_OUT
 
 HIDDEN = GEOMETRY_WIDTH + 1
 COLOUR_IN = HIDDEN + light.HARMONICS
-
-_options = {"cache": True, "nogil": True, "fastmath": True, "error_model": "numpy"}
 
 
 class Batch(NamedTuple):
@@ -112,7 +111,7 @@ class BackSpace(NamedTuple):
     grads: NDArray[np.float32]
 
 
-@numba.njit(**_options)
+@numba.njit(**FAST)
 def make_space(batch, first, last):
     """Buffers for the largest of chunks first .. last."""
     rows = samples = np.int64(1)
@@ -137,7 +136,7 @@ def make_space(batch, first, last):
     )  # fmt: skip
 
 
-@numba.njit(**_options)
+@numba.njit(**FAST)
 def make_back_space(batch, space, grads):
     """Buffers for the way back of the chunks that `space` is for; `grads` as in `BackSpace`."""
     rows, samples = space.row_sigmas.shape[0], space.alphas.shape[0]

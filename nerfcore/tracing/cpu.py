@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from nerfcore.compiled import EXACT
 from nerfcore.encoding import directions, numba_grid
 from nerfcore.encoding.splats import Splats
 from nerfcore.field.parameters import Architecture, Parameters
@@ -71,7 +72,7 @@ def _chunk_bounds(samples: Samples, rows: int) -> NDArray[np.int64]:
     return np.unique(np.concatenate([[0], marks, [len(samples.ray_starts) - 1]])).astype(np.int64)
 
 
-@numba.njit(cache=True)
+@numba.njit(**EXACT)
 def _splits(starts, sample_ids, edges, out):  # type: ignore[no-untyped-def]
     """First entry of each expert at or behind each chunk's first sample."""
     for k in range(starts.shape[0] - 1):

@@ -13,6 +13,7 @@ import numba
 import numpy as np
 
 from nerfcore.colour import GAMMA, LINEAR_KNEE, OFFSET, SLOPE
+from nerfcore.compiled import FAST
 from nerfcore.field.reference import MAX_LOG_SIGMA, SIGMA_SHIFT
 from nerfcore.tracing.products import padded
 
@@ -20,10 +21,8 @@ GEOMETRY = 15
 HARMONICS = 16
 COLOUR_WIDTH = padded(3)
 
-_options = {"cache": True, "nogil": True, "fastmath": True, "error_model": "numpy"}
 
-
-@numba.njit(**_options)
+@numba.njit(**FAST)
 def place_light(
     hidden, segments, entry_samples, entry_weights, first_ray, last_ray, ray_starts, deltas,
     min_light, min_weight, row_sigmas, sigmas, alphas, lit,
@@ -57,7 +56,7 @@ def place_light(
             light *= np.float32(1.0) - alpha
 
 
-@numba.njit(**_options)
+@numba.njit(**FAST)
 def colour_inputs(
     hidden, segments, entry_samples, sample_rays, harmonics, lit, first, lit_rows, lit_ends, out
 ):
@@ -87,7 +86,7 @@ def colour_inputs(
         lit_ends[g] = count
 
 
-@numba.njit(**_options)
+@numba.njit(**FAST)
 def blend_colours(segments, lit_ends, lit_rows, entry_samples, entry_weights, first, colours, rgbs):
     """Blend the lit rows' colours f32[lit, 3] into the chunk's samples f32[samples, 3]."""
     rgbs[:] = np.float32(0.0)
@@ -103,7 +102,7 @@ def blend_colours(segments, lit_ends, lit_rows, entry_samples, entry_weights, fi
         begin_row += segments[g, 2] - segments[g, 1]
 
 
-@numba.njit(**_options)
+@numba.njit(**FAST)
 def composite(
     first_ray, last_ray, ray_starts, ts, alphas, lit, rgbs, backgrounds, rgb, opacity, depth
 ):
@@ -142,7 +141,7 @@ def _shown(value, linear):
     return power - np.float32(OFFSET), power / value * np.float32(1.0 / GAMMA)
 
 
-@numba.njit(**_options)
+@numba.njit(**FAST)
 def loss_gradient(
     first_ray, last_ray, ray_starts, deltas, alphas, lit, rgbs, backgrounds, truth, linear, scale,
     d_sigmas, d_rgbs, d_backgrounds,
@@ -203,7 +202,7 @@ def loss_gradient(
     return error
 
 
-@numba.njit(**_options)
+@numba.njit(**FAST)
 def field_gradient(
     segment, lit_rows, first_row, entry_samples, entry_weights, first, hidden, row_sigmas, colours,
     d_sigmas, d_rgbs, d_colours, d_levels,

@@ -14,13 +14,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from nerfcore.compiled import EXACT
 from nerfcore.encoding.lanes import floats_at
 from nerfcore.field.parameters import Architecture, Parameters
 from nerfcore.tracing.products import padded
 
 IN, OUT, PADDED_IN, PADDED_OUT, FORWARD, BACKWARD = range(6)
-
-_options = {"cache": True, "error_model": "numpy"}
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ class MlpLayout:
         _add(grads, self.layers, self.densities, self.addresses(buffers))
 
 
-@numba.njit(parallel=True, **_options)
+@numba.njit(parallel=True, **EXACT)
 def _pack(addresses, layers, densities, packed):
     for k in numba.prange(addresses.shape[0]):
         for i in range(layers.shape[0]):
@@ -88,7 +87,7 @@ def _pack(addresses, layers, densities, packed):
                     packed[k, backward + c * tall + r] = value
 
 
-@numba.njit(parallel=True, **_options)
+@numba.njit(parallel=True, **EXACT)
 def _add(grads, layers, densities, addresses):
     for k in numba.prange(addresses.shape[0]):
         for i in range(layers.shape[0]):

@@ -14,6 +14,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+from nerfcore.compiled import EXACT
 from nerfcore.encoding.lanes import cpu_has
 
 _WIDE = cpu_has("avx512f")
@@ -25,8 +26,6 @@ KEEP, RELU, MASK, ADD = range(4)
 _F32, _I64 = ir.FloatType(), ir.IntType(64)
 _VECTOR = ir.VectorType(_F32, LANES)
 _FAST = ("contract",)  # products may be fused with sums; what is not a number stays so
-
-_options = {"cache": True, "nogil": True, "error_model": "numpy"}
 
 
 def padded(columns: int) -> int:
@@ -134,7 +133,7 @@ _tall1, _tall2, _tall4 = (_block(BLOCK_ROWS, min(v, _MOST_VECTORS)) for v in (1,
 _flat1, _flat2, _flat4 = (_block(1, min(v, _MOST_VECTORS)) for v in (1, 2, 4))
 
 
-@numba.njit(**_options)
+@numba.njit(**EXACT)
 def _strip(mode, a, a_at, a_row, a_col, b, b_at, b_row, c, c_at, c_row, rows, inner, vectors, mask):
     """A strip of C, `vectors` wide."""
     whole = rows // BLOCK_ROWS * BLOCK_ROWS
@@ -156,7 +155,7 @@ def _strip(mode, a, a_at, a_row, a_col, b, b_at, b_row, c, c_at, c_row, rows, in
             _flat1(mode, a, p, a_row, a_col, b, b_at, b_row, c, q, c_row, inner, mask)
 
 
-@numba.njit(**_options)
+@numba.njit(**EXACT)
 def product(
     mode, a, a_at, a_row, a_column, b, b_at, b_row, c, c_at, c_row, rows, inner, columns, mask
 ):

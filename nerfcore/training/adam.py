@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nerfcore.compiled import FAST
 from nerfcore.encoding.lanes import LANES, floats_at
 from nerfcore.encoding.splats import Splats
 from nerfcore.field.parameters import Parameters, zeros_like
@@ -23,7 +24,7 @@ BETA1, BETA2, EPSILON = 0.9, 0.99, 1e-15
 _BLOCK = 4096
 
 
-@numba.njit(parallel=True, cache=True, fastmath=True, error_model="numpy")
+@numba.njit(parallel=True, **FAST)
 def _adam(places, counts, rates, corrections, numbers):  # type: ignore[no-untyped-def]
     """Step some tensors, given by the addresses i64[M, 4] of value, gradient and moments."""
     for m in numba.prange(places.shape[0]):

@@ -10,6 +10,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from nerfcore.compiled import EXACT
 from nerfcore.data.images import ImageStore
 
 
@@ -32,7 +33,7 @@ class RayBatch:
         return len(self.origins)
 
 
-@numba.njit(parallel=True, cache=True, error_model="numpy")
+@numba.njit(parallel=True, **EXACT)
 def _rays(flat, images, offsets, widths, intrinsics, c2w, origins, directions):  # type: ignore[no-untyped-def]
     for r in numba.prange(flat.shape[0]):
         image = images[r]

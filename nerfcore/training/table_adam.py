@@ -14,6 +14,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from nerfcore.compiled import FAST
 from nerfcore.encoding.lanes import LANES, TILE, adam_eight, floats_at, prefetch
 from nerfcore.encoding.layout import GridLayout
 from nerfcore.encoding.numba_grid import (
@@ -32,8 +33,6 @@ from nerfcore.field.workers import worker_count
 SCAN_ROWS_A_CORNER = 16
 LINE = 2 * LANES
 STRETCH = 32 * LINE
-
-_options = {"cache": True, "fastmath": True, "error_model": "numpy"}
 
 
 @numba.njit(inline="always")
@@ -72,7 +71,7 @@ def _ask_for(grad, value, first, second, begin, end, lines):
     return count
 
 
-@numba.njit(**_options)
+@numba.njit(**FAST)
 def scan(grad, value, first, second, rate, correction, numbers):
     """Adam on every entry with gradient; the gradient is zero afterwards.
 
@@ -98,7 +97,7 @@ def scan(grad, value, first, second, rate, correction, numbers):
         adam_eight(grad, value, first, second, at, rate, correction, numbers)
 
 
-@numba.njit(**_options)
+@numba.njit(**FAST)
 def _walk(rows, lanes, features, grad, value, first, second, rate, correction, numbers):
     """The same for the rows of a tile alone."""
     for c in range(8):
@@ -108,7 +107,7 @@ def _walk(rows, lanes, features, grad, value, first, second, rate, correction, n
                 adam_one(grad, value, first, second, i, rate, correction, numbers)
 
 
-@numba.njit(**_options)
+@numba.njit(**FAST)
 def _descend_level(
     points, grads, features, level, scale, resolution, size, dense, grad, value, first, second,
     rate, correction, numbers, short, rows, weights,
@@ -128,7 +127,7 @@ def _descend_level(
         _walk(rows, lanes, features, grad, value, first, second, rate, correction, numbers)
 
 
-@numba.njit(parallel=True, **_options)
+@numba.njit(parallel=True, **FAST)
 def _descend(
     points, grads, features, scales, resolutions, offsets, dense, values, firsts, seconds, rates,
     corrections, numbers, scratch,
