@@ -69,11 +69,10 @@ class WarmSpawner:
         """Start the spawner process; it is ready some seconds later."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         environment = clean_environment("0" * 32, None)
-        blas_threads = environment.get("OPENBLAS_NUM_THREADS") or "0"
-        environment["OPENBLAS_NUM_THREADS"] = "1"
+        environment["OPENBLAS_NUM_THREADS"] = "1"  # no thread may be there when it forks
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "runner.spawner", str(theirs.fileno()), blas_threads],
+                [sys.executable, "-m", "runner.spawner", str(theirs.fileno())],
                 cwd=self._folder,
                 env=environment,
                 stdin=subprocess.DEVNULL,

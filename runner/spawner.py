@@ -35,7 +35,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from nerfcore.machine import set_thread_variables, usable_cores
+from nerfcore.machine import set_thread_variables
 
 MODULES = ("runner.__main__", "runner.device", "runner.ops.train", "runner.ops.evaluate",
            "runner.ops.view")  # fmt: skip
@@ -188,7 +188,6 @@ def _serve(line: socket.socket) -> list[str] | None:
 
 
 def _become_runner(line: socket.socket, gate: int) -> list[str]:
-    _give_threads_back()
     importlib.import_module("runner.rehearsal").rehearse()
     request = _read_request(gate)
     try:
@@ -256,18 +255,6 @@ def _write_mark(name: str, value: str) -> None:
     if room != len(value):
         raise ValueError(f"{name}: {len(value)} characters do not fit the {room} there")
     ctypes.memmove(start + at + len(name) + 1, value.encode(), len(value))
-
-
-def _give_threads_back() -> None:
-    """Let OpenBLAS use as many threads as after a cold start."""
-    count = int(sys.argv[2]) or usable_cores()
-    maps = Path("/proc/self/maps").read_text().splitlines()
-    for path in {row.split()[-1] for row in maps if "openblas" in row}:
-        library = ctypes.CDLL(path)
-        for name in _THREADS_OF_BLAS:
-            if hasattr(library, name):
-                getattr(library, name)(count)
-                break
 
 
 def _say(line: socket.socket, packet: dict[str, Any]) -> None:

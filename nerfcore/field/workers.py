@@ -3,7 +3,8 @@
 Matrix products on chunks that fit in cache run fastest on one thread each: a product spread over
 the cores reaches a third of that and stalls when the machine is shared. So PyTorch's own threading
 is off and chunks are dealt to one Python thread a core; PyTorch and the compiled kernels release
-the interpreter's lock inside their operations.
+the interpreter's lock inside their operations. NumPy's BLAS has one thread too: its others would
+spin for tens of milliseconds after every product, on cores that the compiled kernels use.
 """
 
 import ctypes
@@ -13,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
 import torch
+from threadpoolctl import threadpool_limits
 
 from nerfcore.machine import usable_cores
 
@@ -29,6 +31,7 @@ def worker_count() -> int:
 @cache
 def _pool() -> ThreadPoolExecutor:
     torch.set_num_threads(1)
+    threadpool_limits(1, "blas")
     keep_freed_memory()
     return ThreadPoolExecutor(worker_count(), thread_name_prefix="chunks")
 
