@@ -4,7 +4,8 @@ Between the broker's confirmation and its note in the ledger lies a moment; whoe
 not know what was published. Each message carries its ledger and entry as a header, so the topic
 itself knows: it is read from where the ledger was last sure, and what is found is not sent again.
 What a killed client had sent may still lie in the broker's socket and arrive after the first look,
-so it is looked again until a quiet moment has brought nothing more.
+so it is looked again until a quiet moment has brought nothing more; the moment is the longer, the
+slower the broker answers.
 """
 
 import logging
@@ -17,7 +18,8 @@ from mediator.events import ENTRY_HEADER
 from mediator.ledger import Ledger
 
 READ_S = 20.0
-QUIET_S = 0.3
+LEAST_QUIET_S = 0.5
+QUIET_LOOKS = 2.0  # length of the quiet moment, in times that a look takes
 _log = logging.getLogger("mediator")
 
 
@@ -38,10 +40,11 @@ def settle_in_doubt(ledger: Ledger, settings: KafkaSettings, cluster_id: str) ->
     topics = (settings.status_topic, settings.events_topic, settings.dlq_topic)
     starts = {topic: ledger.reached(cluster_id, topic) for topic in topics}
     owed = ledger.unsent_topics()
-    until = time.monotonic() + READ_S
+    began = time.monotonic()
     found, ends = _look(ledger.mediator, settings, owed, starts)
-    while owed and time.monotonic() < until:
-        time.sleep(QUIET_S)
+    quiet_s = max(LEAST_QUIET_S, QUIET_LOOKS * (time.monotonic() - began))
+    while owed and time.monotonic() < began + READ_S:
+        time.sleep(quiet_s)
         more, ends = _look(ledger.mediator, settings, owed, ends)
         if not more:
             break
