@@ -15,6 +15,7 @@ import os
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 from numba.core import config
 
@@ -23,8 +24,8 @@ _KERNELS = re.compile(rb"^(?:import numba|from llvmlite)\b", re.MULTILINE)
 _IMPORTS = re.compile(rb"^from (\w+(?:\.\w+)+) import", re.MULTILINE)
 _PREFIX = "kernels-"
 
-EXACT = {"cache": True, "nogil": True, "error_model": "numpy", "fastmath": False}
-FAST = EXACT | {"fastmath": {"contract", "reassoc", "arcp", "afn", "nsz"}}
+EXACT: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy", "fastmath": False}
+FAST: dict[str, Any] = EXACT | {"fastmath": {"contract", "reassoc", "arcp", "afn", "nsz"}}
 
 
 def kernel_files(package: Path) -> dict[str, bytes]:
@@ -69,4 +70,4 @@ def remove_stale() -> None:
 
 
 KERNEL_CACHE = cache_home(vars(config)["CACHE_DIR"], _PACKAGE) / cache_name(_PACKAGE)
-vars(config)["CACHE_DIR"] = str(KERNEL_CACHE)
+config.__dict__["CACHE_DIR"] = str(KERNEL_CACHE)

@@ -219,14 +219,14 @@ class Adapter:
     def _spare_changed(self) -> None:
         """Let replay not hold on to what the new images contradict."""
         survey = self.survey
-        if survey is not None and survey.found is not None and survey.changed().any():
+        if survey is not None and survey.found is not None and survey.outdated().any():
             self._replay(survey, [np.ones(one.valid.shape, np.bool_) for one in survey.old])
 
     def _replay(self, survey: Survey, masks: list[NDArray[np.bool_]]) -> None:
-        """Replay these blocks of the old looks, without what ends in changed cells."""
+        """Replay these blocks of the old looks, without what ends in outdated cells."""
         if self._draw_old is None or self._old is None or survey.found is None:
             return
-        grid, changed = survey.found.grid, grown(survey.changed())
+        grid, changed = survey.found.grid, grown(survey.outdated())
         kept = [
             mask & one.valid & ~ending_in(one, grid, changed)
             for mask, one in zip(masks, survey.old, strict=True)

@@ -17,10 +17,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from nerfcore.adaptation.exposure import Gains, blurred, exposed
-from nerfcore.adaptation.looks import Look
+from nerfcore.adaptation.looks import Look, cell_means
 from nerfcore.sampling.ground import GroundGrid
 
-LEAST_PIXELS = 2
 LEAST_OLD_VIEWS = 2
 Float32 = NDArray[np.float32]
 
@@ -76,14 +75,7 @@ def cell_errors(look: Look, gains: Gains, grid: GroundGrid) -> Float32:
     """One photograph's mean squared error by cell, f32[cells]; NaN where it hardly looks."""
     truth = exposed(look.truth, -gains)
     error = np.square(blurred(look.shown) - blurred(truth)).mean(-1)
-    usable = look.valid & np.isfinite(look.depth_m)
-    cells = grid.index(np.nan_to_num(look.points[..., 1:], nan=np.inf))
-    usable &= cells >= 0
-    count = grid.shape[0] * grid.shape[1]
-    pixels = np.bincount(cells[usable], minlength=count)
-    total = np.bincount(cells[usable], weights=error[usable], minlength=count)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(pixels >= LEAST_PIXELS, total / pixels, np.nan).astype(np.float32)
+    return cell_means(look, grid, error)
 
 
 def disagreement(

@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 from nerfcore.colour import bytes_to_srgb
 from nerfcore.data.images import ImageStore
 from nerfcore.geometry.camera import Camera
+from nerfcore.sampling.ground import GroundGrid
 from nerfcore.scene import SceneModel
 
 LOOK_WIDTH_PX = 128
+LEAST_PIXELS = 2
 Float32 = NDArray[np.float32]
 
 
@@ -86,3 +88,21 @@ def look_over(
             break
         looks.append(look(scene, store, image))
     return looks
+
+
+def cell_means(look: Look, grid: GroundGrid, values: Float32) -> Float32:
+    """Mean of a look's pixels by the ground cell under what the model shows there.
+
+    Args:
+        values: f32[h, w].
+
+    Returns:
+        f32[cells]; NaN where fewer than 2 usable pixels look.
+    """
+    cells = grid.index(np.nan_to_num(look.points[..., 1:], nan=np.inf))
+    usable = look.valid & np.isfinite(look.depth_m) & (cells >= 0)
+    count = grid.shape[0] * grid.shape[1]
+    pixels = np.bincount(cells[usable], minlength=count)
+    total = np.bincount(cells[usable], weights=values[usable], minlength=count)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(pixels >= LEAST_PIXELS, total / pixels, np.nan).astype(np.float32)

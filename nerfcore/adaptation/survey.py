@@ -19,6 +19,7 @@ from nerfcore.adaptation.disagreement import (
 )
 from nerfcore.adaptation.exposure import Gains, fit_exposures, typical_exposure
 from nerfcore.adaptation.looks import Look, look_over
+from nerfcore.adaptation.shadows import sunlit_cells
 from nerfcore.data.images import ImageStore
 from nerfcore.sampling.ground import GroundGrid
 from nerfcore.scene import SceneModel
@@ -54,11 +55,18 @@ class Survey:
             return np.zeros((1, 1), np.bool_)
         return grown(solid(self.found.cells(DISAGREES)))
 
+    def outdated(self) -> NDArray[np.bool_]:
+        """Ground cells that old photographs show wrongly: changed, or no longer in shadow."""
+        if self.found is None:
+            return np.zeros((1, 1), np.bool_)
+        return solid(self.found.cells(CHANGED))
+
     def changed(self) -> NDArray[np.bool_]:
         """Ground cells where the site itself has changed; bool[*grid.shape]."""
         if self.found is None:
             return np.zeros((1, 1), np.bool_)
-        return solid(self.found.cells(CHANGED))
+        lit = sunlit_cells(self.new, self.gains, self.found.grid)
+        return solid(self.outdated() & ~lit)
 
 
 def survey_new_images(scene: SceneModel, new: ImageStore, old: ImageStore | None) -> Survey:

@@ -5,6 +5,7 @@ than a pixel fades into its mean instead of aliasing.
 """
 
 import math
+from typing import Any
 
 import numba
 import numpy as np
@@ -14,7 +15,7 @@ from nerfcore.compiled import FAST
 
 # Without numba's runtime: these functions allocate nothing, and counting references to the scene's
 # arrays at every call would take four fifths of the time.
-JIT = {k: v for k, v in FAST.items() if k != "cache"} | {"_nrt": False}
+JIT: dict[str, Any] = {k: v for k, v in FAST.items() if k != "cache"} | {"_nrt": False}
 
 
 @numba.njit(**JIT)

@@ -200,7 +200,7 @@ def test_replay_never_holds_on_to_what_changed(
     adapter.step()
     survey, draw = adapter.survey, adapter._draw_old
     assert survey is not None and survey.found is not None and draw is not None
-    changed = survey.changed()
+    changed = survey.outdated()
     assert changed.any()
     batch = draw(4000)
     assert len(batch) == 4000
