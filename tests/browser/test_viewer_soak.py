@@ -120,5 +120,6 @@ def test_memory_is_flat_and_no_thread_is_left(tmp_path):
         assert not views, "views of gone clients are freed"
         assert scene.most_users == 1, "renders and steps take turns"
     until(lambda: set(threading.enumerate()) <= threads_before, "threads ended", LATEST_END_S)
+    print(f"{visits} visits in {SOAK_S:.0f} s, memory {grown:.3f} of what it was after warming up")
     assert visits > 5
     assert grown < GROWTH, f"memory grew by {grown - 1:.1%} over {visits} visits"
