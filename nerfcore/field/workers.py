@@ -7,7 +7,6 @@ the interpreter's lock inside their operations. NumPy's BLAS has one thread too:
 spin for tens of milliseconds after every product, on cores that the compiled kernels use.
 """
 
-import ctypes
 import itertools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,10 +15,8 @@ from functools import cache
 import torch
 from threadpoolctl import threadpool_limits
 
+from nerfcore.allocator import keep_freed_memory
 from nerfcore.machine import usable_cores
-
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-KEPT_BYTES = 1 << 30
 
 
 @cache
@@ -34,14 +31,6 @@ def _pool() -> ThreadPoolExecutor:
     threadpool_limits(1, "blas")
     keep_freed_memory()
     return ThreadPoolExecutor(worker_count(), thread_name_prefix="chunks")
-
-
-def keep_freed_memory() -> None:
-    """Let the C allocator keep freed buffers: fresh pages cost more than the arithmetic on them."""
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):
-        libc.mallopt(M_MMAP_THRESHOLD, KEPT_BYTES)
-        libc.mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
 
 
 def for_each(count: int, work: Callable[[int, int], None]) -> None:

@@ -86,6 +86,10 @@ class PageSettings:
 class Page:
     """A running page; `close` ends it.
 
+    Attributes:
+        ended: set when somebody pressed the button.
+        departures: clients that have left.
+
     Raises:
         PortInUseError: the port is taken.
         SettingsError: host or port cannot be used.
@@ -99,6 +103,7 @@ class Page:
         self._videos: dict[int, VideoPanel] = {}
         self._empty_since = time.monotonic()
         self.ended = threading.Event()
+        self.departures = 0
         self._site = self._make_site(scene)
         self._maps: dict[int, MapPanel] = {}
         self._map = SiteMap(self._scene, self._site, self._redraw_maps)
@@ -196,6 +201,7 @@ class Page:
                 self._empty_since = time.monotonic()
         if view is not None:
             view.close()
+        self.departures += 1
 
     def _add_panels(self, client: viser.ClientHandle, view: ClientView) -> None:
         tabs = self._tabs

@@ -6,6 +6,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
+from nerfcore.allocator import give_freed_memory_back, share_arenas
 from nerfcore.errors import SettingsError
 from nerfcore.geometry.camera import Camera
 from nerfcore.viewer.address import page_url
@@ -98,6 +99,7 @@ def serve(
         host, port, folder, camera, max_side_px, tuple(photographs), adapting, versions,
         is_following, token, name, about,
     )  # fmt: skip
+    share_arenas()
     page = Page(scene, settings)
     farewell = "Ended because of an error in the job."
     try:
@@ -110,7 +112,11 @@ def serve(
 
 
 def _watch(page: Page, idle_timeout_s: float, should_stop: Callable[[], bool]) -> EndReason:
+    departures = 0
     while not page.ended.wait(WATCH_EVERY_S):
+        if page.departures != departures:
+            departures = page.departures
+            give_freed_memory_back()
         if should_stop():
             return EndReason.STOPPED
         if page.empty_s() >= idle_timeout_s:
