@@ -32,7 +32,9 @@ def encode(positions: Tensor, table: Tensor, layout: GridLayout) -> Tensor:
         index = low.long()[:, None, :] + corners
         rows = _rows(index, layout, level)
         weights = torch.where(corners.bool(), fraction[:, None, :], 1 - fraction[:, None, :])
-        encoded.append((weights.prod(-1, keepdim=True) * table[rows]).sum(1))
+        # written out: the derivatives of `prod` divide by factors that may be almost nothing
+        x, y, z = weights.unbind(-1)
+        encoded.append(((x * y * z)[..., None] * table[rows]).sum(1))
     return torch.cat(encoded, dim=1)
 
 

@@ -7,6 +7,8 @@ kept where an expert that may answer there calls its cell occupied. Every kept s
     w_k ~ m d_min / d_k - 1   for d_k < m d_min,   d_k = distance to centroid k, m = boundary margin
 
 which falls to 0 at the margin, so opacity has no seam, and is the nearest expert alone for m = 1.
+Where more experts are within the margin, those of the greatest weights answer, each less the
+greatest weight left out: so an expert that takes another's place begins at 0.
 All lengths are world units (see `nerfcore.data.dataset`).
 """
 
@@ -79,6 +81,8 @@ class MarchScene:
 @numba.njit(inline="always")
 def _box_interval(ox, oy, oz, dx, dy, dz, aabb, near, far):  # type: ignore[no-untyped-def]
     start, end = near, far
+    if not (abs(ox + oy + oz) < 1e30 and 1e-12 < dx * dx + dy * dy + dz * dz < 1e30):
+        return np.float32(1.0), np.float32(0.0)
     for axis in range(3):
         o = ox if axis == 0 else (oy if axis == 1 else oz)
         d = dx if axis == 0 else (dy if axis == 1 else dz)
@@ -99,6 +103,8 @@ def _owners_at(  # type: ignore[no-untyped-def]
     words, offsets, depths, dims, ids, weights,
 ):  # fmt: skip
     """Fill ids and weights; return (owner count, occupied)."""
+    most = weights.shape[0]
+    left_out = np.float32(0.0)
     place = _cell(x, y, z, aabb[0], table_scale, table_dims)
     candidates = table[place]
     single = candidates.shape[0] == 1 or candidates[1] < 0
@@ -114,7 +120,7 @@ def _owners_at(  # type: ignore[no-untyped-def]
     total = np.float32(0.0)
     for c in range(candidates.shape[0]):
         k = candidates[c]
-        if k < 0 or count == weights.shape[0]:
+        if k < 0:
             break
         weight = np.float32(1.0)
         if not single:
@@ -129,10 +135,22 @@ def _owners_at(  # type: ignore[no-untyped-def]
             or x >= maxs[k, 0] or y >= maxs[k, 1] or z >= maxs[k, 2]
         ):  # fmt: skip
             continue
-        ids[count] = k
-        weights[count] = weight
-        total += weight
-        count += 1
+        slot = count
+        if count == most:
+            slot = np.argmin(weights)
+            if weight <= weights[slot]:
+                left_out = max(left_out, weight)
+                continue
+            left_out = max(left_out, weights[slot])
+        else:
+            count += 1
+        ids[slot] = k
+        weights[slot] = weight
+    for n in range(count):
+        k = ids[n]
+        if left_out > 0:
+            weights[n] = max(weights[n] - left_out, np.float32(1e-6))
+        total += weights[n]
         i = min(max(int((x - mins[k, 0]) * scales[k, 0]), 0), dims[k, 0] - 1)
         j = min(max(int((y - mins[k, 1]) * scales[k, 1]), 0), dims[k, 1] - 1)
         m = min(max(int((z - mins[k, 2]) * scales[k, 2]), 0), dims[k, 2] - 1)

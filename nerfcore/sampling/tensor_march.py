@@ -81,6 +81,8 @@ def box_interval(
 ) -> tuple[Tensor, Tensor]:
     """Where rays f[R, 3] are inside a box f[2, 3]: begin f[R] and end f[R], begin > end for never.
 
+    Rays that are not finite or have no direction never are.
+
     Args:
         near, far: bounds of the interval.
     """
@@ -91,6 +93,8 @@ def box_interval(
     leaves = torch.where(parallel, torch.inf, torch.maximum(a, b))
     begins, ends = enters.amax(1).clamp_min(near), leaves.amin(1).clamp_max(far)
     outside = (parallel & ((origins < box[0]) | (origins > box[1]))).any(1)
+    lengths = directions.square().sum(1)
+    outside |= ~((origins.sum(1).abs() < 1e30) & (lengths > 1e-12) & (lengths < 1e30))
     return begins.masked_fill(outside, 1.0), ends.masked_fill(outside, 0.0)
 
 

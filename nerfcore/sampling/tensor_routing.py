@@ -87,19 +87,31 @@ def _owners(scene: DeviceScene, points: Tensor) -> tuple[Tensor, Tensor, Tensor]
     chosen = (square <= margin**2 * nearest) & (candidates >= 0)
     own = points[:, None, :]
     chosen &= ((own >= scene.mins[known]) & (own < scene.maxs[known])).all(-1)
-    slots = chosen.cumsum(1) - 1
-    rows, columns = (chosen & (slots < MAX_OWNERS)).nonzero(as_tuple=True)
-    slots, experts = slots[rows, columns], candidates[rows, columns]
+    raw = (margin * (nearest / square).sqrt() - 1.0).clamp_min(1e-6)
+    raw = torch.where(chosen, torch.where(square > 0, raw, 1e-6), 0.0)
+    columns, kept = _greatest(raw)
+    slots = (kept > 0).cumsum(1) - 1
+    rows, found = (kept > 0).nonzero(as_tuple=True)
+    slots, experts = slots[rows, found], candidates[rows, columns[rows, found]]
     owners = torch.full((len(points), MAX_OWNERS), -1, device=points.device)
     weights = points.new_zeros(len(points), MAX_OWNERS)
     owners[rows, slots] = experts
-    distances = square[rows, columns]
-    raw = (margin * (nearest[rows, 0] / distances).sqrt() - 1.0).clamp_min(1e-6)
-    weights[rows, slots] = torch.where(distances > 0, raw, 1e-6)
+    weights[rows, slots] = kept[rows, found]
     weights = weights / weights.sum(1, keepdim=True).clamp_min(1e-30)
     occupied = torch.zeros(len(points), dtype=torch.bool, device=points.device)
     occupied[rows[_occupied(scene, points[rows], experts)]] = True
     return owners, weights, occupied
+
+
+def _greatest(raw: Tensor) -> tuple[Tensor, Tensor]:
+    """Columns of the greatest weights of f32[N, C], in order, and those less the next one's."""
+    values, columns = raw.topk(min(MAX_OWNERS + 1, raw.shape[1]), dim=1)
+    if values.shape[1] > MAX_OWNERS:
+        kept, left_out = values[:, :MAX_OWNERS], values[:, MAX_OWNERS:]
+        less = torch.where(left_out > 0, (kept - left_out).clamp_min(1e-6), kept)
+        values, columns = torch.where(kept > 0, less, kept), columns[:, :MAX_OWNERS]
+    columns, order = columns.sort(1)
+    return columns, values.gather(1, order)
 
 
 def _place(scene: DeviceScene, points: Tensor) -> Tensor:

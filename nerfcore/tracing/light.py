@@ -52,7 +52,8 @@ def place_light(
         for s in range(ray_starts[r], ray_starts[r + 1]):
             alpha = np.float32(1.0) - np.exp(-sigmas[s] * deltas[s])
             alphas[s - first] = alpha
-            lit[s - first] = light >= min_light and light * alpha >= min_weight
+            # asked so that what is not a number is lit, and reaches colours and loss
+            lit[s - first] = not (light < min_light or light * alpha < min_weight)
             light *= np.float32(1.0) - alpha
 
 

@@ -7,13 +7,14 @@ points that made it where the tracer offers that (`Splats`), else in a buffer of
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
-import torch
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 
 from nerfcore.encoding.splats import Splats, joined
 from nerfcore.field.parameters import Parameters, zeros_like
 from nerfcore.tracing.contract import Gradients
+
+MOST_GRADIENT = 1e18
 
 
 class _Buffers(Mapping[int, Parameters]):
@@ -83,9 +84,12 @@ class GradientStore:
         return [value for one in buffers for name, value in one.items() if name != "table"]
 
     def finite(self) -> bool:
-        """Check the small matrices; a non-finite table gradient always shows in them too."""
+        """Check the small matrices; a non-finite table gradient always shows in them too.
+
+        A gradient whose square is not finite would make Adam's moments so.
+        """
         small = self._small()
-        return not small or bool(torch.isfinite(get_total_norm(small, math.inf)))
+        return not small or bool(get_total_norm(small, math.inf) < MOST_GRADIENT)
 
     def clear(self) -> None:
         """Forget all gradients."""

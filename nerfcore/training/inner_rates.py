@@ -6,6 +6,7 @@ sum_t m_g d_t. With the directions d_t taken as constant, the query loss L has
 dL/d(log m_g) = <dL/d(theta'), theta'_g - theta_g>: the query's gradient along what the group moved.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,11 @@ class InnerRates:
         change = first / (1 - _BETA1**steps)
         change /= np.sqrt(second / (1 - _BETA2**steps)) + _EPSILON
         self.logs[expert] = np.clip(self.logs[expert] - RATE * change, -LARGEST_LOG, LARGEST_LOG)
+
+    def learn_all(self, found: Iterable[tuple[int, NDArray[np.float64]]]) -> None:
+        """`learn` for each (expert, gradient) of an outer step that was accepted."""
+        for expert, gradient in found:
+            self.learn(expert, gradient)
 
     def to_json(self) -> dict[str, Any]:
         """The factors, for a checkpoint's manifest."""

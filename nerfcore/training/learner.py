@@ -95,6 +95,7 @@ class Learner:
         self.rejected_in_a_row = 0
         self.observed = 0
         self.observes = True
+        self._unobserved: list[LossReport] = []
         self.only: frozenset[int] | None = None
         self.sampling = scene.sampling
         self.before_change: Callable[[int], None] | None = None
@@ -129,7 +130,7 @@ class Learner:
         if math.isfinite(report.mse):
             store.touched |= report.touched
             if fast is None:
-                self._observe(report)
+                self._unobserved.append(report)
         return report.mse, report.shaded
 
     def _observe(self, report: LossReport) -> None:
@@ -184,8 +185,12 @@ class Learner:
         """
         if all(math.isfinite(e) for e in errors) and self.store.finite():
             self.rejected_in_a_row = 0
+            for report in self._unobserved:
+                self._observe(report)
+            self._unobserved.clear()
             self.apply(rates)
             return True
+        self._unobserved.clear()
         self.store.clear()
         self.rejected_in_a_row += 1
         if self.rejected_in_a_row >= MOST_REJECTED_IN_A_ROW:

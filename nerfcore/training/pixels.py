@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from nerfcore.compiled import EXACT
 from nerfcore.data.images import ImageStore
+from nerfcore.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -68,9 +69,18 @@ def rays_of(store: ImageStore, flat: NDArray[np.int64]) -> RayBatch:
 
 
 class PixelSampler:
-    """Draws valid pixels uniformly over all images of a store."""
+    """Draws valid pixels uniformly over all images of a store.
+
+    Raises:
+        DataError: no pixel is valid.
+    """
 
     def __init__(self, store: ImageStore, rng: np.random.Generator) -> None:
+        if not any(store.valid_mask(image).any() for image in range(len(store))):
+            raise DataError(
+                f"downscale: at this size none of the {len(store)} photographs has a pixel that is "
+                "wholly valid; raise it, or check the masks"
+            )
         self.store = store
         self.rng = rng
 

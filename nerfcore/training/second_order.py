@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from nerfcore.background import background_rgb
@@ -190,11 +191,13 @@ class MamlStepper:
         learner.store = GradientStore(scene.experts, scene.background, splats=False)
         scaled = settings.rates.scaled(settings.inner_lr / settings.rates.encoding)
         self._wanted = rates_of_part(scaled, settings.adapt).by_name()
+        self._learned: list[tuple[int, NDArray[np.float64]]] = []
         self._scales: dict[int, dict[str, float]] = {}
 
     def step(self, rates: Rates, decay: float) -> StepReport:
         s, learner = self.settings, self.learner
         errors, rays, samples = [], 0, 0
+        self._learned.clear()
         for expert in self.episodes.experts:
             for _ in range(s.tasks):
                 episode = self.episodes.draw(expert, s.support_rays, s.query_rays)
@@ -206,6 +209,8 @@ class MamlStepper:
                 rays += s.inner_steps * len(episode.support) + len(episode.query)
                 samples += s.inner_steps * len(support.deltas) + len(query.deltas)
         applied = learner.apply_or_reject(errors, rates)
+        if self.factors is not None and applied:
+            self.factors.learn_all(self._learned)
         return StepReport(reported_error(errors, applied=applied), rays, samples)
 
     def _loss(self, expert: int, batch: RayBatch) -> TaskLoss:
@@ -237,7 +242,7 @@ class MamlStepper:
                 buffer.add_(gradient)
         store.touched.add(expert)
         if self.factors is not None and found[-1] is not None:
-            self.factors.learn(expert, found[-1].double().numpy())
+            self._learned.append((expert, found[-1].double().numpy()))
         return mse
 
     def _logs(self, expert: int) -> Tensor:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nerfcore.encoding.splats import Splats
 from nerfcore.field.parameters import zeros_like
@@ -80,10 +81,12 @@ class FomamlStepper:
         self.settings = settings
         self.factors = factors
         self.inner = InnerLoop(learner, settings, factors)
+        self._learned: list[tuple[int, NDArray[np.float64]]] = []
 
     def step(self, rates: Rates, decay: float) -> StepReport:
         s, learner = self.settings, self.learner
         errors, rays, samples = [], 0, 0
+        self._learned.clear()
         for expert in self.episodes.experts:
             for _ in range(s.tasks):
                 episode = self.episodes.draw(expert, s.support_rays, s.query_rays)
@@ -95,6 +98,8 @@ class FomamlStepper:
                     samples += shaded
                 errors.append(error)
         applied = learner.apply_or_reject(errors, rates)
+        if self.factors is not None and applied:
+            self.factors.learn_all(self._learned)
         return StepReport(reported_error(errors, applied=applied), rays, samples)
 
     def _query(self, episode: Episode) -> tuple[float, int]:
@@ -108,7 +113,7 @@ class FomamlStepper:
         if np.isfinite(mse):
             splats = inner.store.table(expert)
             found = rate_gradient(self.factors, inner.moved(expert), inner.store.of(expert), splats)
-            self.factors.learn(expert, found)
+            self._learned.append((expert, found))
             self._hand_over(expert, splats)
         inner.store.clear()
         return mse, shaded
@@ -135,28 +140,31 @@ class ReptileStepper:
         self.episodes = episodes
         self.settings = settings
         self.inner = InnerLoop(learner, settings, None)
-        self._sums = zeros_like(learner.scene.experts[0])
+        self._sums = {k: zeros_like(learner.scene.experts[k]) for k in episodes.experts}
 
     def step(self, rates: Rates, decay: float) -> StepReport:
         s, errors, rays, samples = self.settings, [], 0, 0
+        ends: list[float] = []
         for expert in self.episodes.experts:
-            for value in self._sums.values():
+            sums = self._sums[expert]
+            for value in sums.values():
                 value.zero_()
-            own = []
             for _ in range(s.tasks):
                 batches = self.episodes.draw_batches(expert, s.inner_steps, s.support_rays)
                 mse, shaded = self.inner.adapt(expert, batches, with_background=True)
                 for name, value in self.inner.moved(expert).items():
-                    self._sums[name].add_(value)
-                own.append(mse)
+                    sums[name].add_(value)
+                errors.append(mse)
                 rays += sum(len(batch) for batch in batches)
                 samples += shaded
-            if np.isfinite(own).all():
+            ends += [float(value.sum()) for value in sums.values()]
+        # the store holds the background's gradient alone
+        applied = self.learner.apply_or_reject([*errors, *ends], rates)
+        if applied:
+            for expert in self.episodes.experts:
                 self._move(expert, s.reptile_step * decay / s.tasks)
-            errors += own
-        applied = self.learner.apply_or_reject(errors, rates)  # the background's gradient alone
         return StepReport(reported_error(errors, applied=applied), rays, samples)
 
     def _move(self, expert: int, share: float) -> None:
         for name, value in self.learner.scene.experts[expert].items():
-            value.add_(self._sums[name], alpha=share)
+            value.add_(self._sums[expert][name], alpha=share)

@@ -52,9 +52,17 @@ def owners_of(point: np.ndarray, march: MarchScene) -> tuple[list[tuple[int, flo
         low, high = march.box_mins[k].astype(float), march.box_maxs[k].astype(float)
         unit = (point - low) / (high - low)
         near = distance <= march.margin * min(away)
-        if not near or (unit < 0).any() or (unit >= 1).any() or len(found) == MAX_OWNERS:
+        if not near or (unit < 0).any() or (unit >= 1).any():
             continue
         found.append((k, max(1e-6, march.margin * min(away) / distance - 1.0)))
+    found.sort(key=lambda one: -one[1])
+    if len(found) > MAX_OWNERS:
+        left_out = found[MAX_OWNERS][1]
+        found = [(k, max(weight - left_out, 1e-6)) for k, weight in found[:MAX_OWNERS]]
+    found.sort()
+    for k, _ in found:
+        low, high = march.box_mins[k].astype(float), march.box_maxs[k].astype(float)
+        unit = (point - low) / (high - low)
         i, j, m = (int(u * n) for u, n in zip(unit, march.cell_dims[k], strict=True))
         _, wide, deep = march.cell_dims[k]
         occupied |= bool(march.cells[march.cell_offsets[k] + (i * wide + j) * deep + m])
