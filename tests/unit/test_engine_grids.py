@@ -151,3 +151,11 @@ def test_another_tcnn_layout_is_refused(
     monkeypatch.setattr(package, "skewed", True)
     with pytest.raises(BackendUnavailableError, match="lays the table out otherwise"):
         tcnn_grid.TcnnGrid(SETTINGS, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("finest", [31, 32])
+def test_double_gradients_of_any_points(seed: int, finest: int) -> None:
+    """Fractions of almost nothing included: the oracle divides by none."""
+    layout = grid_layout(HashGridSettings(4, 2, 10, 4, finest))
+    checks.check_second_order(NumbaGrid(layout), checks.random_points(300, seed)[:300])

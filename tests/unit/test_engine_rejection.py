@@ -14,6 +14,7 @@ from nerfcore.scene import SceneModel
 from nerfcore.settings import BackendName
 from nerfcore.training.episodes import Episode
 from nerfcore.training.inner_loop import InnerLoop
+from nerfcore.training.inner_rates import InnerRates
 from nerfcore.training.learner import Learner, Rates
 from nerfcore.training.pixels import RayBatch
 from nerfcore.training.settings import TrainSettings
@@ -155,3 +156,38 @@ def test_the_copy_stays_as_it_was_before_the_bad_inner_step() -> None:
     assert not torch.equal(once["table"], scene.experts[0]["table"])
     assert_same(state_of(learner), before)
     assert not inner.store.touched and not learner.store.touched
+
+
+@pytest.mark.parametrize("backend", ["numba", "torch"])
+@pytest.mark.parametrize("name", ["table", "sigma.0", "color.0"])
+@pytest.mark.parametrize("value", [INF, NAN])
+def test_a_broken_weight_rejects_the_step_and_closes_no_cell(
+    backend: BackendName, name: str, value: float
+) -> None:
+    scene, learner = trained(backend)
+    scene.experts[0][name].fill_(value)
+    before = [("cells", torch.from_numpy(a.copy())) for a in scene.occupancy.state()]
+    for _ in range(9):
+        assert math.isnan(learner.step(batch_of(0.5), Rates())[0])
+    after = [("cells", torch.from_numpy(a)) for a in scene.occupancy.state()]
+    assert_same(after, before)
+
+
+def test_a_rejected_outer_step_teaches_no_inner_rates() -> None:
+    scene, learner = trained()
+    factors = InnerRates(2, scene.architecture.layout)
+    values = iter([(0.5, 0.5)] * 3 + [(0.5, INF)] + [(0.5, 0.5)] * 4)
+    stepper = FomamlStepper(learner, Episodes(lambda: next(values)), SETTINGS, factors)
+    assert math.isnan(stepper.step(Rates(), 1.0).mse)
+    assert (factors.logs == 0.0).all()
+    assert math.isfinite(stepper.step(Rates(), 1.0).mse)
+    assert (factors.logs != 0.0).any()
+
+
+def test_reptile_moves_no_expert_when_another_is_broken() -> None:
+    _, learner = trained()
+    before = state_of(learner)
+    values = iter([0.5] * 4 + [INF] * 4)  # expert 0 is well, expert 1 is not
+    stepper = ReptileStepper(learner, Episodes(lambda: (next(values), 0.5)), SETTINGS)
+    assert math.isnan(stepper.step(Rates(), 1.0).mse)
+    assert_same(state_of(learner), before)
