@@ -2,6 +2,7 @@
 """Prepare a flight as a dataset: see `nerfcore.data.prepare`."""
 
 import errno
+import math
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -105,6 +106,9 @@ def _custom_point(lat: float | None, lon: float | None, alt: float | None) -> Ge
         return None
     if lat is None or lon is None or alt is None:
         raise DataError("enu_ref_lat, enu_ref_lon, enu_ref_alt: give all three or none")
+    for name, value in (("lat", lat), ("lon", lon), ("alt", alt)):
+        if not math.isfinite(value):
+            raise DataError(f"enu_ref_{name}: {value} is not finite; give degrees, or metres")
     return GeoPoint(lat, lon, alt)
 
 

@@ -16,6 +16,7 @@ from nerfcore.errors import DataError
 
 RESTORE = "copy the model again or export it anew from COLMAP"
 _FOLDERS = ("model", "model/0", "sparse", "sparse/0")
+_POSE_FIELDS = 10  # id, quaternion, translation, camera, name
 _NEEDED = ("cameras", "images", "points3D")
 _Walker = Callable[[bytes], int]
 
@@ -91,7 +92,12 @@ def _check_binary(path: Path, walker: _Walker) -> None:
 
 
 def _check_text(path: Path) -> None:
-    lines = path.read_text(errors="replace").splitlines()
+    content = path.read_text(errors="replace")
+    if not content.endswith("\n"):
+        raise DataError(f"{path}: cut off, its last line has no end; {RESTORE}")
+    lines = content.splitlines()
+    if path.stem == "images":
+        _check_poses(path, lines)
     header = "\n".join(line for line in lines if line.startswith("#"))
     listed = re.search(r"# Number of \w+: (\d+)", header)
     if listed is None:
@@ -105,6 +111,18 @@ def _check_text(path: Path) -> None:
         raise DataError(
             f"{path}: cut off, {found} entries where its header says {listed[1]}; {RESTORE}"
         )
+
+
+def _check_poses(path: Path, lines: list[str]) -> None:
+    """Check the poses that pycolmap would refuse without naming the photograph."""
+    rows = [line.split() for line in lines if not line.startswith("#")]
+    for row in rows[::2]:
+        wrong = [field for field in row[1:8] if "nan" in field.lower() or "inf" in field.lower()]
+        if wrong and len(row) >= _POSE_FIELDS:
+            raise DataError(
+                f"{path}: photograph {row[9]!r} has a pose with {wrong[0]!r}, which is not finite; "
+                "remove it from the model or run the reconstruction again"
+            )
 
 
 def _walk_cameras(content: bytes) -> int:

@@ -18,6 +18,7 @@ from nerfcore.geometry.geodesy import (
     ecef_to_enu,
     ecef_to_enu_rotation,
     ecef_to_geodetic,
+    geodetic_to_ecef,
     looks_like_ecef,
 )
 
@@ -25,6 +26,8 @@ Float64 = NDArray[np.float64]
 ScaleStrategy = Literal["camera_max", "camera_p99", "bbox_diag"]
 EnuReference = Literal["first", "mean", "median", "custom"]
 MIN_EXTENT_M: Final = 1e-3
+MIN_PARALLAX: Final = 1 / 300  # cameras' spread over their distance to the points
+MOST_REFERENCE_KM: Final = 100.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +68,25 @@ def check_coordinates(model: ColmapModel, *, ecef_to_enu: bool) -> None:
         )
 
 
+def check_spread(model: ColmapModel) -> None:
+    """Check that the cameras are apart enough to see depth; a model without points passes.
+
+    Raises:
+        DataError: they are all in one place, seen from the points.
+    """
+    centres, points = camera_centres(model.cam_from_world), model.points.xyz_m
+    if not len(points):
+        return
+    spread = float(np.linalg.norm(centres - centres.mean(axis=0), axis=1).max())
+    away = float(np.median(np.linalg.norm(points - centres.mean(axis=0), axis=1)))
+    if spread < MIN_PARALLAX * away:
+        raise DataError(
+            f"{model.folder}: all {len(centres)} cameras are in one place (within {spread:.3g} m of "
+            f"each other and {away:.3g} m from the points; at least {MIN_PARALLAX * away:.3g} m is "
+            "needed to see depth); use a flight that moves"
+        )
+
+
 def choose_reference(
     model: ColmapModel, mode: EnuReference, custom: GeoPoint | None = None
 ) -> GeoPoint:
@@ -81,6 +103,13 @@ def choose_reference(
             if custom is None:
                 raise DataError(
                     "enu_ref: custom needs --enu_ref_lat, --enu_ref_lon and --enu_ref_alt"
+                )
+            away_km = float(np.linalg.norm(geodetic_to_ecef(custom) - centres[0])) / 1000.0
+            if not away_km <= MOST_REFERENCE_KM:
+                raise DataError(
+                    f"enu_ref_lat, enu_ref_lon, enu_ref_alt: {custom.lat_deg:g}, "
+                    f"{custom.lon_deg:g}, {custom.alt_m:g} is {away_km:.0f} km from the cameras "
+                    f"(at most {MOST_REFERENCE_KM:g} km); name a point at the site"
                 )
             return custom
         case "first":

@@ -22,6 +22,7 @@ from nerfcore.data.placing import (
     EnuScene,
     ScaleStrategy,
     check_coordinates,
+    check_spread,
     choose_reference,
     fit_frame,
     near_ground,
@@ -179,6 +180,7 @@ def _write(
     """Fill the stage."""
     ecef = settings.ecef_to_enu or flight.alignment is not None
     check_coordinates(flight.model, ecef_to_enu=ecef)
+    check_spread(flight.model)
     require_photographs(flight.folder, flight.model.names, flight.paths)
     masks = [mask for mask in flight.masks if mask is not None]
     require_photographs(flight.folder, [str(mask) for mask in masks], masks)

@@ -4,7 +4,8 @@ ECEF coordinates are 6.4e6 m. COLMAP stores a quaternion and a translation t = -
 that was ever held in float32 (relative error 6e-8) moves C = -R^T t by decimetres, although the
 sparse points keep their millimetres. The observations tell: with exact poses, reprojecting the
 points gives the errors that the model lists for them. Where it does not, each camera is moved (its
-orientation kept) to where its own observations put it, by no more than such rounding explains.
+orientation kept) to where its own observations put it, by no more than such rounding explains. What
+that cannot mend is refused: such poses, lenses and points are not of one reconstruction.
 """
 
 from dataclasses import dataclass, replace
@@ -14,10 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nerfcore.data.colmap import ColmapModel
+from nerfcore.errors import DataError
 from nerfcore.geometry.frames import camera_centres
 
 Float64 = NDArray[np.float64]
 TOLERANCE_PX: Final = 0.05  # reprojecting may differ this much from the listed mean error
+MOST_EXCESS_PX: Final = 3.0  # and after moving cameras at most this much
 ROUNDING: Final = 1.2e-7  # float32's spacing at 1: bounds a move, relative to the coordinates
 _MIN_OBSERVATIONS: Final = 12
 _ITERATIONS: Final = 8
@@ -43,7 +46,11 @@ class Recentring:
 
 
 def recentre(model: ColmapModel) -> tuple[ColmapModel, Recentring | None]:
-    """Return the model with exact camera centres, and what was done (None: nothing was wrong)."""
+    """Return the model with exact camera centres, and what was done (None: nothing was wrong).
+
+    Raises:
+        DataError: the cameras do not see the points where the model says they do.
+    """
     original = model
     model, rays, focal_px = _observed(model)
     points = model.points
@@ -67,6 +74,13 @@ def recentre(model: ColmapModel) -> tuple[ColmapModel, Recentring | None]:
             poses[index, :, 3] = -rotation @ moved
             moves_m[index] = distance_m
     after_px = _mean_error_px(model, poses)
+    if after_px - max(listed_px, 0.0) > MOST_EXCESS_PX:
+        raise DataError(
+            f"{model.folder}: its cameras see its points {after_px:.1f} px from where they were "
+            f"observed, on average, while it lists errors of {listed_px:.2f} px (at most "
+            f"{MOST_EXCESS_PX:g} px more are plausible); poses, lenses and points are not of one "
+            "reconstruction: export the model again"
+        )
     done = Recentring(
         listed_px, before_px, after_px, int((moves_m > 0).sum()), float(moves_m.max())
     )

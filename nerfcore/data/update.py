@@ -19,7 +19,7 @@ from nerfcore.data.colmap import ColmapModel
 from nerfcore.data.dataset import load_batch, load_dataset
 from nerfcore.data.facing import drop_behind
 from nerfcore.data.flight import Flight, find_source, read_flight, require_photographs
-from nerfcore.data.placing import EnuScene, check_coordinates, near_ground, to_enu
+from nerfcore.data.placing import EnuScene, near_ground, to_enu
 from nerfcore.data.prepare import Progress, make_photographs
 from nerfcore.data.recentre import recentre
 from nerfcore.data.records import Batch, Dataset, SparsePoints
@@ -40,6 +40,8 @@ from nerfcore.data.writing import (
     write_image_set,
 )
 from nerfcore.errors import DataError
+from nerfcore.geometry.frames import camera_centres
+from nerfcore.geometry.geodesy import looks_like_ecef
 
 MAX_DISAGREEMENT: Final = 0.02  # world units between old and new pose of a shared image (median)
 MAX_DISTANCE: Final = 10.0  # world units between a new camera and the scene's origin
@@ -217,7 +219,13 @@ def _check_coordinates(dataset: Dataset, model: ColmapModel, ecef_to_enu: bool |
         made = "local coordinates" if reference is None else "ECEF"
         mend = "leave it out" if reference is None else "add it"
         raise DataError(f"ecef_to_enu: the dataset was prepared from {made}; {mend}")
-    check_coordinates(model, ecef_to_enu=reference is not None)
+    is_ecef = looks_like_ecef(camera_centres(model.cam_from_world))
+    if is_ecef != (reference is not None):
+        made, own = ("ECEF", "local coordinates") if reference else ("local coordinates", "ECEF")
+        raise DataError(
+            f"{model.folder}: a model in {own}, but the dataset was prepared from {made}; register "
+            "the new photographs in the old flight's model, and export that"
+        )
 
 
 def _new_images(dataset: Dataset, model: ColmapModel) -> NDArray[np.bool_]:

@@ -118,7 +118,7 @@ def empty_points(root):
 
 def far_away(root):
     model = pycolmap.Reconstruction(str(root / "model"))
-    turn = pycolmap.Rotation3d(np.array([0.0, 0.0, 0.1, 0.995]))
+    turn = pycolmap.Rotation3d(np.array([0.0, 0.0, 0.1, np.sqrt(0.99)]))
     model.transform(pycolmap.Sim3d(1.0, turn, np.zeros(3)))
     model.write_binary(str(root / "model"))
 
@@ -147,7 +147,9 @@ def test_all_or_nothing(prepared, tmp_path, spoil, reason):
 def test_frame_of_the_update_must_fit(prepared, tmp_path):
     """A local model cannot extend an ECEF dataset, and the flag may not contradict it."""
     make_flight(tmp_path / "new", prefix="new")
-    with pytest.raises(DataError, match="ecef_to_enu"):
+    with pytest.raises(
+        DataError, match="local coordinates, but the dataset was prepared from ECEF"
+    ):
         update_dataset(prepared, tmp_path / "new")
     with pytest.raises(DataError, match="prepared from ECEF; add it"):
         update_dataset(prepared, tmp_path / "new", ecef_to_enu=False)
