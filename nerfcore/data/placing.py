@@ -82,8 +82,8 @@ def check_spread(model: ColmapModel) -> None:
     if spread < MIN_PARALLAX * away:
         raise DataError(
             f"{model.folder}: all {len(centres)} cameras are in one place (within {spread:.3g} m of "
-            f"each other and {away:.3g} m from the points; at least {MIN_PARALLAX * away:.3g} m is "
-            "needed to see depth); use a flight that moves"
+            f"each other, {away:.3g} m from the points; seeing depth needs at least "
+            f"{MIN_PARALLAX * away:.3g} m); use a flight that moves"
         )
 
 
