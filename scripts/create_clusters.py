@@ -99,7 +99,7 @@ def main(
         if masks != "none":
             _write_masks(folder, dataset, partition, settings, masks)
     except (DataError, OSError) as error:
-        raise _refused(error) from None
+        raise _refused(data_path / "masks", error) from None
     print(f"partition {folder}{' (kept)' if kept else ''}")
     if reason is not None:
         print(f"grid      {' x '.join(map(str, grid))}: {reason}")
@@ -146,11 +146,11 @@ def _write_masks(
             )
 
 
-def _refused(error: DataError | OSError) -> typer.Exit:
+def _refused(masks: Path, error: DataError | OSError) -> typer.Exit:
     """Say in one line what is wrong, and return the exit that goes with it."""
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    mend = "; free space on that disk and run again" if full else ""
-    print(f"error: {error}{mend}", file=sys.stderr)
+    text = f"{masks}: the disk is full; free space there and run again"
+    print(f"error: {text if full else error}", file=sys.stderr)
     return typer.Exit(ExitCode.DISK_FULL if full else ExitCode.BAD_DATA)
 
 

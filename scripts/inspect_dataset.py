@@ -66,8 +66,9 @@ def main(
             page = write_report(survey, target, display_name(dataset))
             on_progress("report", 1, 1)
     except (DataError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
         full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        text = f"{target}: the disk is full; free space, or give --output on another disk"
+        print(f"error: {text if full else error}", file=sys.stderr)
         raise typer.Exit(ExitCode.DISK_FULL if full else ExitCode.BAD_DATA) from None
     _describe(survey, page)
     if strict and any(one.severity is Severity.SERIOUS for one in survey.problems):

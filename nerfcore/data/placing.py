@@ -81,8 +81,8 @@ def check_spread(model: ColmapModel) -> None:
     away = float(np.median(np.linalg.norm(points - centres.mean(axis=0), axis=1)))
     if spread < MIN_PARALLAX * away:
         raise DataError(
-            f"{model.folder}: all {len(centres)} cameras are in one place (within {spread:.3g} m of "
-            f"each other, {away:.3g} m from the points; seeing depth needs at least "
+            f"{model.folder}: all {len(centres)} cameras are in one place (within {spread:.3g} m "
+            f"of each other, {away:.3g} m from the points; seeing depth needs at least "
             f"{MIN_PARALLAX * away:.3g} m); use a flight that moves"
         )
 
