@@ -24,18 +24,6 @@ from nerfcore.viewer.screenshots import read_view
 pytestmark = pytest.mark.filterwarnings("ignore:Queued a .* on a closed connection")
 
 
-@pytest.fixture
-def viewer(tmp_path):
-    with running_viewer(tmp_path) as running:
-        yield running
-
-
-@pytest.fixture
-def client(viewer):
-    with WireClient(viewer.port) as connected:
-        yield connected
-
-
 class TestPictures:
     def test_the_first_is_small_and_quick_and_the_last_is_the_view(self, viewer, client):
         began = time.monotonic()

@@ -19,18 +19,6 @@ from nerfcore.viewer.colours import Show
 pytestmark = pytest.mark.filterwarnings("ignore:Queued a .* on a closed connection")
 
 
-@pytest.fixture
-def viewer(tmp_path):
-    with running_viewer(tmp_path) as running:
-        yield running
-
-
-@pytest.fixture
-def client(viewer):
-    with WireClient(viewer.port) as connected:
-        yield connected
-
-
 class TestLiveAdaptation:
     def test_the_picture_follows_and_stops_and_goes_back(self, viewer, client):
         client.look(front_view(viewer))
