@@ -1,10 +1,10 @@
-"""Owns the warm start: `python -m runner.spawner FD BLAS` imports the engine, then forks runners.
+"""Owns the warm start: `python -m runner.spawner FD` imports the engine, then forks runners.
 
 The mediator holds the other end of the socket FD (SOCK_SEQPACKET, one JSON object a packet). A fork
 is safe only while one thread exists and nothing has touched CUDA: that is checked after importing,
 and otherwise the spawner says why and ends. Thread pools of OpenMP, numba and CUDA begin in the
-child, as after a cold start; OpenBLAS, which begins its own while it is imported, is held to one
-thread here and given its threads back in the child (BLAS of them, 0 for its own choice).
+child, as after a cold start; OpenBLAS, which would begin its own while it is imported, has one
+thread, as the engine wants it anyway (see `nerfcore.field.workers`).
 
 One process is forked ahead and rehearses while it waits: the memory it would copy from the spawner
 on first use is its own by the time its job comes.

@@ -20,7 +20,7 @@ def refused(folder: Path, reason: str, **settings: object) -> None:
 
 
 def test_a_lens_that_does_not_fit_the_points(tmp_path: Path) -> None:
-    """A focal length 15 % too long: whoever trained on this would wait for nothing."""
+    """A focal length far too long: whoever trained on this would wait for nothing."""
     make_flight(tmp_path, count=12)
     model = pycolmap.Reconstruction(str(tmp_path / "model"))
     for camera in model.cameras.values():
