@@ -4,20 +4,23 @@ Poses are COLMAP's: world-to-camera, camera axes RDF, the model's own world (ECE
 metres. Pixel centres lie at +0.5. Other sources (transforms.json) give the same records.
 """
 
-import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import pycolmap
 from numpy.typing import NDArray
 
-from nerfcore.data.colmap_check import RESTORE, check_model_files, find_model, is_binary
+from nerfcore.data.colmap_check import check_model_files, find_model, is_binary
+from nerfcore.data.colmap_text import RESTORE
 from nerfcore.data.observations import read_observations
 from nerfcore.data.storage import is_safe_relative
 from nerfcore.errors import DataError
+
+_SHORTEST_QUATERNION: Final = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,14 +80,19 @@ def read_model(data_path: Path) -> ColmapModel:
     check_model_files(folder)
     try:
         model = pycolmap.Reconstruction(str(folder))
-    except (ValueError, IndexError, KeyError, RuntimeError, OSError) as error:
+    except IndexError as error:
+        raise DataError(
+            f"{folder}: a track in points3D names an observation that images does not hold, so one "
+            f"of the two files lost a part; {RESTORE}"
+        ) from error
+    except (ValueError, KeyError, RuntimeError, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DataError(f"{folder}: not a consistent COLMAP model ({reason}); {RESTORE}") from error
     posed = sorted(
         (image for image in model.images.values() if image.has_pose), key=lambda image: image.name
     )
     names = tuple(image.name for image in posed)
-    cam_from_world = np.array([_pose(image) for image in posed], np.float64)
+    cam_from_world = np.array([_pose(folder, image) for image in posed], np.float64)
     cameras = tuple(model.cameras[image.camera_id] for image in posed)
     check_views(folder, names, cam_from_world.reshape(-1, 3, 4), cameras)
     points = _read_points(folder, model, posed)
@@ -108,11 +116,17 @@ def check_views(
     _check_finite(source, names, cam_from_world, tuple(cameras))
 
 
-def _pose(image: pycolmap.Image) -> NDArray[np.float64]:
+def _pose(folder: Path, image: pycolmap.Image) -> NDArray[np.float64]:
     """Return the pose f64[3, 4]; the quaternion is normalised, which pycolmap leaves to us."""
     pose = image.cam_from_world()
     quaternion = np.asarray(pose.rotation.quat, np.float64)
-    rotation = pycolmap.Rotation3d(quaternion / np.linalg.norm(quaternion)).matrix()
+    length = float(np.linalg.norm(quaternion))
+    if length < _SHORTEST_QUATERNION:
+        raise DataError(
+            f"{folder}: the pose of '{image.name}' has a quaternion of length {length:g}, which "
+            "is no rotation; remove the image from the model or register it again"
+        )
+    rotation = pycolmap.Rotation3d(quaternion / length).matrix()
     return np.column_stack([rotation, pose.translation])
 
 
@@ -169,12 +183,16 @@ def _read_points(
             f"{folder}: {int(unusable.sum())} sparse points are not finite (first: point "
             f"{ids[int(np.argmax(unusable))]}); {RESTORE}"
         )
-    image_ids, point_ids, xy_px = _read_tracks(folder, model, posed, np.array(ids, np.uint64))
+    point_numbers = np.array(ids, np.uint64)
+    image_ids, point_ids, xy_px = _read_tracks(folder, posed, point_numbers)
+    track_lengths = np.array([point.track.length() for point in points], np.int32)
+    if not is_binary(folder) and len(posed) == model.num_images():
+        _check_tracks(folder, point_numbers, track_lengths, point_ids)
     return ColmapPoints(
         xyz_m,
         np.array([point.color for point in points], np.uint8).reshape(-1, 3),
         error_px,
-        np.array([point.track.length() for point in points], np.int32),
+        track_lengths,
         image_ids,
         point_ids,
         xy_px,
@@ -182,14 +200,27 @@ def _read_points(
 
 
 def _read_tracks(
-    folder: Path,
-    model: pycolmap.Reconstruction,
-    posed: list[pycolmap.Image],
-    ids: NDArray[np.uint64],
+    folder: Path, posed: list[pycolmap.Image], ids: NDArray[np.uint64]
 ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float64]]:
     rows = {image.image_id: row for row, image in enumerate(posed)}
-    if is_binary(folder):
-        return read_observations(folder / "images.bin", rows, ids)
-    with tempfile.TemporaryDirectory(prefix="skyline-model-") as binary:
-        model.write_binary(binary)
-        return read_observations(Path(binary) / "images.bin", rows, ids)
+    return read_observations(
+        folder / ("images.bin" if is_binary(folder) else "images.txt"), rows, ids
+    )
+
+
+def _check_tracks(
+    folder: Path, ids: NDArray[np.uint64], lengths: NDArray[np.int32], point_ids: NDArray[np.int32]
+) -> None:
+    """Check that tracks and observations tell the same, which a cut within a line breaks.
+
+    Models of other programs may list tracks without any observation: those pass.
+    """
+    observed = np.bincount(point_ids, minlength=len(ids))
+    wrong = np.flatnonzero(observed != lengths)
+    if len(point_ids) and len(wrong):
+        first = int(wrong[0])
+        raise DataError(
+            f"{folder / 'points3D.txt'}: point {ids[first]} has a track of {lengths[first]} "
+            f"photographs, but {observed[first]} in images.txt see it ({len(wrong)} such points): "
+            f"a line was cut off; {RESTORE}"
+        )

@@ -2,21 +2,19 @@
 
 pycolmap trusts the counts inside binary files: a cut-off cameras.bin gives garbage parameters
 without an error, and a cut-off points3D.bin is read for ever. So each binary file's records are
-walked here, and the counts in the text files' headers are compared with their lines.
+walked here; text files are checked by `nerfcore.data.colmap_text`.
 """
 
-import re
 import struct
 from collections.abc import Callable
 from pathlib import Path
 
 import pycolmap
 
+from nerfcore.data.colmap_text import RESTORE, check_text_file
 from nerfcore.errors import DataError
 
-RESTORE = "copy the model again or export it anew from COLMAP"
 _FOLDERS = ("model", "model/0", "sparse", "sparse/0")
-_POSE_FIELDS = 10  # id, quaternion, translation, camera, name
 _NEEDED = ("cameras", "images", "points3D")
 _Walker = Callable[[bytes], int]
 
@@ -73,7 +71,7 @@ def check_model_files(folder: Path) -> None:
         if not path.is_file():
             continue
         if end == ".txt":
-            _check_text(path)
+            check_text_file(path)
         else:
             _check_binary(path, walker)
 
@@ -89,40 +87,6 @@ def _check_binary(path: Path, walker: _Walker) -> None:
         raise DataError(
             f"{path}: {state}, {len(content)} bytes where its records need {needed}; {RESTORE}"
         )
-
-
-def _check_text(path: Path) -> None:
-    content = path.read_text(errors="replace")
-    if not content.endswith("\n"):
-        raise DataError(f"{path}: cut off, its last line has no end; {RESTORE}")
-    lines = content.splitlines()
-    if path.stem == "images":
-        _check_poses(path, lines)
-    header = "\n".join(line for line in lines if line.startswith("#"))
-    listed = re.search(r"# Number of \w+: (\d+)", header)
-    if listed is None:
-        return
-    rows = [line for line in lines if not line.startswith("#")]
-    # images.txt has two lines per image, the second one empty when nothing was observed.
-    found = (
-        (len(rows) + 1) // 2 if path.stem == "images" else sum(bool(row.strip()) for row in rows)
-    )
-    if found != int(listed[1]):
-        raise DataError(
-            f"{path}: cut off, {found} entries where its header says {listed[1]}; {RESTORE}"
-        )
-
-
-def _check_poses(path: Path, lines: list[str]) -> None:
-    """Check the poses that pycolmap would refuse without naming the photograph."""
-    rows = [line.split() for line in lines if not line.startswith("#")]
-    for row in rows[::2]:
-        wrong = [field for field in row[1:8] if "nan" in field.lower() or "inf" in field.lower()]
-        if wrong and len(row) >= _POSE_FIELDS:
-            raise DataError(
-                f"{path}: photograph {row[9]!r} has a pose with {wrong[0]!r}, which is not finite; "
-                "remove it from the model or run the reconstruction again"
-            )
 
 
 def _walk_cameras(content: bytes) -> int:

@@ -1,5 +1,6 @@
 """Models that contradict themselves or the command: refused before anything is written."""
 
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +62,58 @@ def test_a_text_model_cut_within_its_last_line(tmp_path: Path, stem: str) -> Non
     path = as_text(tmp_path) / f"{stem}.txt"
     path.write_text(path.read_text().rstrip()[:-2])
     refused(tmp_path, rf"{stem}\.txt: cut off, its last line has no end")
+
+
+def shorten(path: Path, line: int, fields: int) -> None:
+    """Take the last fields of a line (from 0, comments and all) away."""
+    lines = path.read_text().splitlines()
+    lines[line] = " ".join(lines[line].split()[:-fields])
+    path.write_text("\n".join(lines) + "\n")
+
+
+@pytest.mark.parametrize(
+    ("stem", "line", "fields", "reason"),
+    [
+        ("cameras", 3, 1, r"cameras\.txt: line 4 is cut off or damaged \(7 fields"),
+        ("images", 6, 1, r"images\.txt: line 7 is cut off or damaged \(9 fields"),
+        ("images", 7, 1, r"images\.txt: line 8 is cut off or damaged"),
+        ("images", 7, 3, r"model: a track in points3D names an observation that images does not"),
+        ("points3D", 9, 1, r"points3D\.txt: line 10 is cut off or damaged"),
+        ("points3D", 9, 2, r"points3D\.txt: point 7 has a track of \d+ .* a line was cut off"),
+        ("frames", 5, 1, r"frames\.txt: line 6 is cut off or damaged"),
+        ("rigs", 3, 1, r"rigs\.txt: line 4 is cut off or damaged"),
+    ],
+)
+def test_a_text_model_cut_within_a_line_in_its_middle(
+    tmp_path: Path, stem: str, line: int, fields: int, reason: str
+) -> None:
+    make_flight(tmp_path)
+    shorten(as_text(tmp_path) / f"{stem}.txt", line, fields)
+    refused(tmp_path, reason)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_pose_without_a_rotation(tmp_path: Path) -> None:
+    make_flight(tmp_path)
+    path = tmp_path / "model" / "images.bin"
+    for name in ("rigs.bin", "frames.bin"):
+        (tmp_path / "model" / name).unlink()
+    content = bytearray(path.read_bytes())
+    content[12:44] = bytes(32)  # count u64, id u32, then the quaternion
+    path.write_bytes(bytes(content))
+    refused(tmp_path, r"model: the pose of '000\d\.png' has a quaternion of length 0")
+
+
+def test_a_text_model_needs_no_room_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is copied to the temporary folder, which may be full or missing."""
+    make_flight(tmp_path)
+    as_text(tmp_path)
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "nowhere"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    dataset = prepare_dataset(tmp_path, tmp_path / "out", PrepareSettings())
+    assert dataset.points is not None and len(dataset.points) > 100
 
 
 @pytest.mark.parametrize("field", [1, 6])
