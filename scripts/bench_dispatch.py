@@ -140,7 +140,7 @@ def acceptance(folder: Path, queued: int) -> dict[str, Any]:
             producer.poll(0)
         producer.close(60)
         command = [sys.executable, str(ROOT / "scripts/chaos_mediator.py"), str(folder), str(logs),
-                   settings.bootstrap, settings.jobs_topic, "1"]  # fmt: skip
+                   settings.bootstrap, settings.jobs_topic, "1", "60"]  # fmt: skip
         began = time.monotonic()
         with process(command, folder / "mediator.out") as mediator:
             log = logs / "mediator.log"

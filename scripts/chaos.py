@@ -7,7 +7,8 @@ Two mediators with log roots of their own share an embedded broker; three foreig
 jobs, duplicates of them and garbage. At random moments a mediator, a runner or the broker gets
 kill -9, or the broker or a mediator is stopped for a while. With --machines a mediator also
 vanishes with its runners for longer than its lease: a job that it had done and could not tell of
-is then rightly run again elsewhere, and `run_twice` counts it.
+is then rightly run again elsewhere, and `run_twice` counts it. Without it the lease is longer than
+several kills in a row take on a slow machine.
 
 The embedded broker loses its log when it is killed, so the clients publish again what was not
 answered, as any at-least-once producer would; `republished` counts that.
@@ -37,6 +38,7 @@ from rich.table import Table
 from kafka_utils.settings import KafkaSettings
 
 SLOTS, WAVES = 2, 4
+LEASE_S, MACHINES_LEASE_S = 60.0, 10.0
 RARE_DEEDS = ("broker", "broker stop", "mediator stop")
 DEEDS = ("runner",) * 6 + ("mediator",) * 4 + RARE_DEEDS
 WINDOW = 400
@@ -100,7 +102,7 @@ class World:
             self.counts[name] += number
 
 
-def make_world(folder: Path, seed: int) -> World:
+def make_world(folder: Path, seed: int, lease_s: float) -> World:
     """Make the project folder and the processes, none of them started."""
     dataset = folder / "data/drz/out/city"
     (dataset / "masks/g22").mkdir(parents=True)
@@ -118,7 +120,16 @@ def make_world(folder: Path, seed: int) -> World:
     mediators = [
         Actor(
             name,
-            [sys.executable, program, str(folder), str(folder / name), address, topic, str(SLOTS)],
+            [
+                sys.executable,
+                program,
+                str(folder),
+                str(folder / name),
+                address,
+                topic,
+                str(SLOTS),
+                str(lease_s),
+            ],
             folder / f"{name}.log",
         )
         for name in ("a", "b")
@@ -295,7 +306,7 @@ def chaos(
     jobs: int, seconds: float, seed: int, garbage_count: int, folder: Path, *, machines: bool
 ) -> dict[str, int]:
     """Run it all and return the numbers."""
-    world = make_world(folder, seed)
+    world = make_world(folder, seed, MACHINES_LEASE_S if machines else LEASE_S)
     mail = make_mail(jobs, random.Random(seed), garbage_count)
     job_ids = sorted({item.job_id for item in mail if item.job_id is not None})
     world.broker.start()
@@ -318,6 +329,8 @@ def chaos(
         collector.end()
         for actor in (*world.mediators, world.broker):
             actor.end(10)
+    if collector.repeats:
+        (folder / "repeats.json").write_text(json.dumps(collector.repeats, indent=1) + "\n")
     left = [item for item in post.unanswered() if item.job_id is None]
     numbers = {"jobs": len(job_ids), **verdict(collector, job_ids, ledgers)}
     numbers |= {"orphans": len(list(runners(folder))), "zombie_slots": zombies + empty}

@@ -8,8 +8,10 @@ import threading
 import time
 from collections import Counter, defaultdict
 from pathlib import Path
+from typing import Any
 
 from kafka_utils.errors import KafkaUtilsError
+from kafka_utils.message import Message
 from kafka_utils.reader import TopicReader
 from kafka_utils.settings import KafkaSettings
 from mediator.proc import tree_of
@@ -24,7 +26,7 @@ class Collector:
 
     Attributes:
         terminal: per job, the terminal events seen: (sequence number, state).
-        repeats: events published twice to one cluster.
+        repeats: events published twice to one cluster: where each lies and where it lay first.
         letters: SHA-256 of the originals that were answered by a dead letter.
         duplicates: events that acknowledge a duplicate.
     """
@@ -34,11 +36,11 @@ class Collector:
         self._lock = threading.Lock()
         self.terminal: dict[str, set[tuple[int, str]]] = defaultdict(set)
         self.fenced: set[tuple[str, int]] = set()
-        self.repeats = 0
+        self.repeats: list[dict[str, Any]] = []
         self.letters: set[str] = set()
         self.duplicates = 0
         self._newest: dict[tuple[str, str], int] = {}
-        self._seen: set[tuple[str, str, int]] = set()
+        self._seen: dict[tuple[str, str, int], Message] = {}
         self._read_already: set[tuple[str, str, int, int]] = set()
         self._stop = threading.Event()
         topics = (settings.status_topic, settings.events_topic, settings.dlq_topic)
@@ -82,21 +84,22 @@ class Collector:
             with self._lock, contextlib.suppress(ValueError):
                 if place not in self._read_already:
                     self._read_already.add(place)
-                    self._take(topic, cluster, json.loads(message.value or b"{}"))
+                    self._take(message, json.loads(message.value or b"{}"))
 
-    def _take(self, topic: str, cluster: str, record: dict) -> None:
-        if topic == self._settings.dlq_topic:
+    def _take(self, message: Message, record: dict[str, Any]) -> None:
+        if message.topic == self._settings.dlq_topic:
             self.letters.add(record["original_sha256"])
             return
         self.duplicates += record.get("kind") == "duplicate"
         if record.get("kind") != "state":
             return
         job_id, seq, state = record["job_id"], record["seq"], record["state"]
-        place = (cluster + topic, job_id, seq)
+        place = (message.cluster_id + message.topic, job_id, seq)
         told_again = bool(record["data"].get("told_again"))
         if not told_again:
-            self.repeats += place in self._seen
-            self._seen.add(place)
+            first = self._seen.setdefault(place, message)
+            if first is not message:
+                self.repeats.append({"event": record, "first": _where(first), **_where(message)})
             newest = self._newest.get(place[:2], 0)
             if seq < newest:
                 self.fenced.add((job_id, seq))
@@ -104,6 +107,14 @@ class Collector:
             self._newest[place[:2]] = seq
         if state in ENDED:
             self.terminal[job_id].add((seq, state))
+
+
+def _where(message: Message) -> dict[str, Any]:
+    headers = {name: (value or b"").decode(errors="replace") for name, value in message.headers}
+    return {
+        "cluster": message.cluster_id, "topic": message.topic, "partition": message.partition,
+        "offset": message.offset, "timestamp_ms": message.timestamp_ms, "headers": headers,
+    }  # fmt: skip
 
 
 def rows(ledger: Path) -> list[sqlite3.Row]:
@@ -158,6 +169,6 @@ def verdict(collector: Collector, job_ids: list[str], ledgers: list[Path]) -> di
         "lost": sum(not told.get(j) or succeeded[j] == 0 for j in job_ids),
         "double_terminal": sum(len(told.get(j, ())) > 1 or succeeded[j] > 1 for j in job_ids),
         "run_twice": sum(completed[j] > 1 for j in job_ids),
-        "repeated_events": collector.repeats,
+        "repeated_events": len(collector.repeats),
         "fenced_events": len(collector.fenced),
     }

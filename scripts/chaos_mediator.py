@@ -15,7 +15,7 @@ RUNNER = (sys.executable, str(Path(__file__).with_name("chaos_runner.py")))
 
 def main() -> int:
     """Serve until a signal; return the exit code."""
-    project, logs, broker, topic, slots = sys.argv[1:]
+    project, logs, broker, topic, slots, lease_s = sys.argv[1:]
     settings = Settings(
         roots=Roots.below(Path(project), None, Path(logs)),
         slots=make_slots((), int(slots), 0),
@@ -23,6 +23,7 @@ def main() -> int:
         group_id="chaos",
         broker=broker,
         grace_s=5.0,
+        lease_s=float(lease_s),
         limits=Limits(max_attempts=1000, backoff_s=0.1),
     )
     try:
