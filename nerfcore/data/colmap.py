@@ -14,6 +14,7 @@ import numpy as np
 import pycolmap
 from numpy.typing import NDArray
 
+from nerfcore.data.camera_limits import FARTHEST_M, camera_fault
 from nerfcore.data.colmap_check import check_model_files, find_model, is_binary
 from nerfcore.data.colmap_text import RESTORE
 from nerfcore.data.observations import read_observations
@@ -160,12 +161,35 @@ def _check_finite(
             f"{folder}: the pose of '{first}' is not finite ({int(bad_poses.sum())} such images); "
             "remove the image from the model or register it again"
         )
+    far_m = np.abs(cam_from_world[:, :, 3]).max(axis=1)
+    if far_m.max() > FARTHEST_M:
+        raise DataError(
+            f"{folder}: the camera of '{names[int(far_m.argmax())]}' is {far_m.max():.3g} m from "
+            f"the origin (at most {FARTHEST_M:g} m); correct its pose or remove the image"
+        )
     for name, camera in zip(names, cameras, strict=True):
-        if camera.width < 1 or camera.height < 1 or not np.isfinite(camera.params).all():
+        if not np.isfinite(camera.params).all():
             raise DataError(
                 f"{folder}: the camera of '{name}' is unusable ({camera.width}x{camera.height} px, "
                 f"parameters {camera.params_to_string()}); {RESTORE}"
             )
+        if (fault := _camera_fault(camera)) is not None:
+            raise DataError(
+                f"{folder}: the camera of '{name}' cannot be: {fault}; correct the camera"
+            )
+
+
+def _camera_fault(camera: pycolmap.Camera) -> str | None:
+    params = camera.params
+    centre = [float(params[i]) for i in camera.principal_point_idxs()]
+    if not centre:  # a panorama has none
+        centre = [camera.width / 2.0, camera.height / 2.0]
+    return camera_fault(
+        (camera.width, camera.height),
+        [float(params[i]) for i in camera.focal_length_idxs()],
+        (centre[0], centre[1]),
+        [float(params[i]) for i in camera.extra_params_idxs()],
+    )
 
 
 def _read_points(
@@ -177,11 +201,11 @@ def _read_points(
     points = [model.points3D[point_id] for point_id in ids]
     xyz_m = np.array([point.xyz for point in points], np.float64).reshape(-1, 3)
     error_px = np.array([point.error for point in points], np.float64)
-    unusable = ~(np.isfinite(xyz_m).all(axis=1) & np.isfinite(error_px))
+    unusable = ~((np.abs(xyz_m) <= FARTHEST_M).all(axis=1) & np.isfinite(error_px))
     if unusable.any():
         raise DataError(
-            f"{folder}: {int(unusable.sum())} sparse points are not finite (first: point "
-            f"{ids[int(np.argmax(unusable))]}); {RESTORE}"
+            f"{folder}: {int(unusable.sum())} sparse points are not finite or beyond "
+            f"{FARTHEST_M:g} m (first: point {ids[int(np.argmax(unusable))]}); {RESTORE}"
         )
     point_numbers = np.array(ids, np.uint64)
     image_ids, point_ids, xy_px = _read_tracks(folder, posed, point_numbers)

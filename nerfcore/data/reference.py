@@ -20,6 +20,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from nerfcore.data.camera_limits import camera_fault
 from nerfcore.data.records import Batch, Dataset, ImageSet, SceneFrame
 from nerfcore.data.splitting import evenly_spaced
 from nerfcore.data.tensor_file import load_tensors
@@ -135,14 +136,12 @@ def _image_set(folder: Path, names: Mapping[str, str], listing: Path) -> ImageSe
 def _camera(file: Path) -> tuple[NDArray[np.float64], NDArray[np.float64], tuple[int, int]]:
     """Return c2w f64[3, 4], intrinsics f64[4], and width and height, px."""
     content = _mapping(file)
-    width_px, height_px = (int(_number(file, content, name)) for name in ("W", "H"))
+    width, height = (_number(file, content, name) for name in ("W", "H"))
     intrinsics = _array(file, content, "intrinsics", (4,))
-    if min(width_px, height_px) < 1 or min(intrinsics[:2]) <= 0.0:
-        raise DataError(
-            f"{file}: {width_px}x{height_px} px with focal lengths {intrinsics[:2].tolist()}, all "
-            f"must be positive; {_MEND}"
-        )
-    return _array(file, content, "c2w", (3, 4)), intrinsics, (width_px, height_px)
+    fx, fy, cx, cy = map(float, intrinsics)
+    if (fault := camera_fault((width, height), (fx, fy), (cx, cy))) is not None:
+        raise DataError(f"{file}: W, H, intrinsics: {fault}; {_MEND}")
+    return _array(file, content, "c2w", (3, 4)), intrinsics, (int(width), int(height))
 
 
 def _photograph(folder: Path, stem: str) -> Path:

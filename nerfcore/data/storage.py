@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from nerfcore.data.camera_limits import MOST_SIDE_PX
 from nerfcore.data.records import ImageSet, SceneFrame, SparsePoints
 from nerfcore.errors import DataError
 from nerfcore.geometry.geodesy import GeoPoint
@@ -64,8 +65,8 @@ class ImageRecord(_Record):
     name: SafeName
     rgb: FileRecord
     valid: FileRecord | None
-    width_px: int = Field(ge=1)
-    height_px: int = Field(ge=1)
+    width_px: int = Field(ge=1, le=MOST_SIDE_PX)
+    height_px: int = Field(ge=1, le=MOST_SIDE_PX)
 
 
 class SplitRecord(_Record):

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from pydantic import ConfigDict, Field, ValidationError
 
+from nerfcore.data.camera_limits import FARTHEST_M
 from nerfcore.data.colmap import ColmapModel, ColmapPoints, check_views
 from nerfcore.data.ply import read_ply_points
 from nerfcore.data.storage import is_safe_relative
@@ -42,7 +43,7 @@ class _Transforms(CameraFields):
 
     frames: list[_Frame] = Field(min_length=1)
     applied_transform: list[list[float]] | None = None
-    applied_scale: float = Field(default=1.0, gt=0.0)
+    applied_scale: float = Field(default=1.0, ge=1e-9, le=1e9)
     ply_file_path: str | None = None
 
 
@@ -210,8 +211,14 @@ def _points(file: Path, raw: _Transforms, undo: tuple[Float64, Float64, float]) 
         _check_path(file, "ply_file_path", raw.ply_file_path)
         xyz, rgb = read_ply_points(file.parent / _plain(raw.ply_file_path))
     turn, shift, scale = undo
+    xyz_m = scale * (xyz @ turn.T) + shift
+    if not (np.abs(xyz_m) <= FARTHEST_M).all():
+        raise DataError(
+            f"{file}: ply_file_path {raw.ply_file_path!r} holds points beyond {FARTHEST_M:g} m; "
+            "correct it or take it out"
+        )
     return ColmapPoints(
-        scale * (xyz @ turn.T) + shift,
+        xyz_m,
         rgb,
         np.full(len(xyz), _NO_ERROR),
         np.zeros(len(xyz), np.int32),

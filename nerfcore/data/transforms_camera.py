@@ -11,11 +11,13 @@ import numpy as np
 import pycolmap
 from pydantic import BaseModel, ConfigDict, Field
 
+from nerfcore.data.camera_limits import camera_fault
 from nerfcore.errors import DataError
 
 _PERSPECTIVE: Final = ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL")
 _FISHEYE: Final = ("OPENCV_FISHEYE",)
 _OTHER_LENSES: Final = ("ftheta_p0", "latlong", "is_latlong", "equirectangular")
+_LEAST_ANGLE_RAD: Final = 1e-3
 
 
 class CameraFields(BaseModel):
@@ -32,8 +34,8 @@ class CameraFields(BaseModel):
 
     camera_model: str | None = None
     is_fisheye: bool | None = None
-    camera_angle_x: float | None = Field(default=None, gt=0.0, lt=math.pi)
-    camera_angle_y: float | None = Field(default=None, gt=0.0, lt=math.pi)
+    camera_angle_x: float | None = Field(default=None, ge=_LEAST_ANGLE_RAD, lt=math.pi)
+    camera_angle_y: float | None = Field(default=None, ge=_LEAST_ANGLE_RAD, lt=math.pi)
     fl_x: float | None = Field(default=None, gt=0.0)
     fl_y: float | None = Field(default=None, gt=0.0)
     cx: float | None = None
@@ -68,12 +70,16 @@ def camera_from(fields: CameraFields, size_px: tuple[int, int], where: str) -> p
         where: file and frame, for errors.
 
     Raises:
-        DataError: no focal length, or a lens that COLMAP has no model for.
+        DataError: no focal length, a number beyond all photographs, or a lens that COLMAP has no
+            model for.
     """
     focal_x, focal_y = _focal_lengths(fields, size_px, where)
     cx = size_px[0] / 2.0 if fields.cx is None else fields.cx
     cy = size_px[1] / 2.0 if fields.cy is None else fields.cy
     kind, extra = _lens(fields, where)
+    fault = camera_fault(size_px, (focal_x, focal_y), (cx, cy), extra)
+    if fault is not None:
+        raise DataError(f"{where}: {fault}; correct w, h, fl_x, fl_y, cx, cy or the lens's terms")
     return pycolmap.Camera(
         camera_id=1,
         model=kind,

@@ -3,6 +3,7 @@
 Pixel centres lie at +0.5 on both sides. A pinhole keeps its pixels untouched.
 """
 
+import threading
 from typing import Final
 
 import cv2
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from nerfcore.errors import DataError
 
+_Maps = tuple[NDArray[np.float32], NDArray[np.float32]]
 _ROWS_AT_ONCE_PX: Final = 1 << 20  # bounds the float64 temporaries for large photographs
 
 
@@ -30,8 +32,8 @@ class Undistortion:
 
         Args:
             camera: the source.
-            keep_maps: keep the pixel maps (8 bytes a pixel) for the next photograph; False when
-                only one photograph was taken with this camera.
+            keep_maps: keep the pixel maps (8 bytes a pixel) once built, for the next photograph;
+                False when only one photograph was taken with this camera.
 
         Raises:
             DataError: the camera cannot be shown by a pinhole.
@@ -49,9 +51,19 @@ class Undistortion:
                 f"{self.intrinsics[1]:g} px, must be positive; correct the model's camera"
             )
         self.width_px, self.height_px = int(pinhole.width), int(pinhole.height)
-        self._kept = self._build_maps() if keep_maps and not self.is_identity else None
+        self._keep_maps, self._building = keep_maps, threading.Lock()
+        self._kept: _Maps | None = None
 
-    def _build_maps(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def _maps(self) -> _Maps:
+        """Return the pixel maps, built for the first photograph of the right size."""
+        if not self._keep_maps:
+            return self._build_maps()
+        with self._building:
+            if self._kept is None:
+                self._kept = self._build_maps()
+            return self._kept
+
+    def _build_maps(self) -> _Maps:
         """Return for each pinhole pixel the source column and row (cv2: centres at integers)."""
         fx, fy, cx, cy = self.intrinsics
         columns = (np.arange(self.width_px) + 0.5 - cx) / fx
@@ -80,7 +92,7 @@ class Undistortion:
         """
         if self.is_identity:
             return source, source_invalid
-        x, y = self._kept or self._build_maps()
+        x, y = self._maps()
         warped = cv2.remap(source, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
         width_px, height_px = self.source_size
         missing = (x < -0.5) | (x > width_px - 0.5) | (y < -0.5) | (y > height_px - 0.5)

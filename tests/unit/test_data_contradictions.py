@@ -2,6 +2,7 @@
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pycolmap
@@ -45,6 +46,25 @@ def test_cameras_that_only_tremble_see_no_depth(tmp_path: Path) -> None:
         model.frame(image.frame_id).rig_from_world = pose
     model.write_binary(str(tmp_path / "model"))
     refused(tmp_path, r"all 12 cameras are in one place .within .* from the points")
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"width": 10**12}, r"width of 1e\+12 px is outside 1\.\.65500"),
+        ({"width": 65000, "height": 65000}, "65000x65000 px are more than"),
+        ({"params": [1e12, 80.0, 48.0, 36.0]}, r"focal length of 1e\+12 px is outside"),
+        ({"params": [80.0, -1.0, 48.0, 36.0]}, r"focal length of -1 px is outside"),
+        ({"params": [80.0, 80.0, 48.0, 1e9]}, r"principal point at y = 1e\+09 px"),
+    ],
+)
+def test_a_camera_that_cannot_be(tmp_path: Path, change: dict[str, Any], reason: str) -> None:
+    make_flight(tmp_path)
+    model = pycolmap.Reconstruction(str(tmp_path / "model"))
+    for field, value in change.items():
+        setattr(model.cameras[1], field, value)
+    model.write_binary(str(tmp_path / "model"))
+    refused(tmp_path, rf"model: the camera of '0000\.png' cannot be: {reason}")
 
 
 def as_text(folder: Path) -> Path:

@@ -230,10 +230,14 @@ def test_damaged_files(tmp_path, name, spoil, reason):
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"H": 0}, "48x0 px"),
+        ({"H": 0}, "W, H, intrinsics: height of 0 px is outside 1..65500"),
+        ({"W": 1e300}, r"width of 1e\+300 px is outside"),
+        ({"W": 10**12}, r"width of 1e\+12 px is outside"),
+        ({"W": 60000, "H": 60000}, "60000x60000 px are more than"),
         ({"c2w": torch.zeros(3, 3)}, r"c2w must be .* \[3, 4\], is \[3, 3\]"),
         ({"c2w": POSE * float("nan")}, "c2w must be finite"),
-        ({"intrinsics": torch.tensor([0.0, 1, 1, 1])}, "focal lengths"),
+        ({"intrinsics": torch.tensor([0.0, 1, 1, 1])}, "focal length of 0 px"),
+        ({"intrinsics": torch.tensor([40.0, 40, 1e30, 18])}, r"principal point at x = 1e\+30"),
         ({"intrinsics": None}, "intrinsics must be .* missing"),
         ({"W": "wide"}, "W is 'wide'"),
     ],
