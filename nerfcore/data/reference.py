@@ -13,6 +13,7 @@ held-out part: a quarter, evenly spaced, is held out here.
 """
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 from nerfcore.data.camera_limits import camera_fault
 from nerfcore.data.records import Batch, Dataset, ImageSet, SceneFrame
 from nerfcore.data.splitting import evenly_spaced
+from nerfcore.data.storage import is_safe_relative
 from nerfcore.data.tensor_file import load_tensors
 from nerfcore.errors import DataError
 from nerfcore.geometry.geodesy import GeoPoint
@@ -32,6 +34,7 @@ MANIFEST_FILE: Final = "manifest.json"
 HELDOUT_SHARE: Final = 0.25
 _MEND: Final = "copy the dataset again from where it was prepared"
 _PHOTOGRAPHS: Final = (".jpg", ".png", ".jpeg")
+_LISTED: Final = 10
 
 
 def is_reference_dataset(root: Path) -> bool:
@@ -54,11 +57,13 @@ def load_reference_dataset(root: Path, batches: dict[str, Batch]) -> Dataset:
     Raises:
         DataError: a file is missing or damaged, holds more than tensors, or a field is wrong.
     """
-    names = _mapped_names(root / "mappings.txt")
-    train = _image_set(root / "train", names, root / "mappings.txt")
+    listing = root / "mappings.txt"
+    names = _mapped_names(listing)
+    train = _image_set(root / "train", names, listing)
     if len(train) == 0:
         raise DataError(f"{root / 'train' / 'metadata'}: no image; at least 1 is needed; {_MEND}")
-    val = _image_set(root / "val", names, root / "mappings.txt")
+    val = _image_set(root / "val", names, listing)
+    _check_complete(listing, names, (train, val))
     return Dataset(root, _frame(root / COORDINATES_FILE), train, val, batches, None)
 
 
@@ -71,10 +76,12 @@ def load_reference_batch(folder: Path) -> Batch:
     file = folder / MANIFEST_FILE
     try:
         items = json.loads(file.read_text())["items"]
-        names = {str(item["id"]): str(item["image_name"]) for item in items}
+        listed = [(str(item["id"]), str(item["image_name"])) for item in items]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{file}: unreadable ({error!r}); {_MEND}") from error
+    names = _checked_names(file, listed)
     images = _image_set(folder, names, file)
+    _check_complete(file, names, (images,))
     heldout = evenly_spaced(len(images), HELDOUT_SHARE)
     return Batch(
         folder.name,
@@ -104,13 +111,48 @@ def _mapped_names(file: Path) -> dict[str, str]:
         lines = [line.strip() for line in file.read_text().splitlines() if line.strip()]
     except (OSError, ValueError) as error:
         raise DataError(f"{file}: missing or unreadable; {_MEND}") from error
-    names: dict[str, str] = {}
+    listed = []
     for number, line in enumerate(lines, start=1):
         name, comma, stored = line.rpartition(",")
         if not comma or not stored.endswith(".pt") or not name:
             raise DataError(f"{file}: line {number} is {line!r}, not 'image,000000.pt'; {_MEND}")
-        names[stored.removesuffix(".pt")] = name
-    return names
+        listed.append((stored.removesuffix(".pt"), name))
+    return _checked_names(file, listed)
+
+
+def _checked_names(file: Path, listed: list[tuple[str, str]]) -> dict[str, str]:
+    """Return the image name of each id, after checking that both are plain and listed once."""
+    for what, values in (("id", [one for one, _ in listed]), ("image", [one for _, one in listed])):
+        unsafe = next((value for value in values if not is_safe_relative(value)), None)
+        if unsafe is not None:
+            raise DataError(
+                f"{file}: {what} {unsafe!r} is absolute or leaves the folder; use names without "
+                "'..'"
+            )
+        twice = [value for value, count in Counter(values).items() if count > 1]
+        if twice:
+            raise DataError(
+                f"{file}: {what} {twice[0]!r} is listed more than once ({len(twice)} such); {_MEND}"
+            )
+    return dict(listed)
+
+
+def _check_complete(file: Path, names: Mapping[str, str], sets: tuple[ImageSet, ...]) -> None:
+    """Check that each listed image has metadata, in one split only."""
+    found = Counter(name for images in sets for name in images.names)
+    missing = [f"{name} ({stem}.pt)" for stem, name in names.items() if not found[name]]
+    if missing:
+        raise DataError(
+            f"{file}: {_first(missing)}: no metadata ({len(missing)} of {len(names)} images); "
+            f"{_MEND}"
+        )
+    twice = [name for name, count in found.items() if count > 1]
+    if twice:
+        raise DataError(f"{file}: {_first(twice)}: in train/ and in val/; remove one of the two")
+
+
+def _first(names: list[str]) -> str:
+    return ", ".join(names[:_LISTED]) + (", ..." if len(names) > _LISTED else "")
 
 
 def _image_set(folder: Path, names: Mapping[str, str], listing: Path) -> ImageSet:
@@ -119,6 +161,7 @@ def _image_set(folder: Path, names: Mapping[str, str], listing: Path) -> ImageSe
     unnamed = [file.stem for file in files if file.stem not in names]
     if unnamed:
         raise DataError(f"{listing}: names no image for {unnamed[0]}.pt; {_MEND}")
+    _check_photographs(folder / "rgbs", {file.stem for file in files})
     files.sort(key=lambda file: names[file.stem])
     cameras = [_camera(file) for file in files]
     return ImageSet(
@@ -131,6 +174,16 @@ def _image_set(folder: Path, names: Mapping[str, str], listing: Path) -> ImageSe
         np.array([camera[2][1] for camera in cameras], np.int32),
         find_borders=True,
     )
+
+
+def _check_photographs(folder: Path, stems: set[str]) -> None:
+    """Check that no photograph lacks its metadata."""
+    stored = (path for path in folder.glob("*") if path.suffix in _PHOTOGRAPHS)
+    alone = sorted(path.name for path in stored if path.stem not in stems)
+    if alone:
+        raise DataError(
+            f"{folder}: {_first(alone)}: no metadata for these photographs ({len(alone)}); {_MEND}"
+        )
 
 
 def _camera(file: Path) -> tuple[NDArray[np.float64], NDArray[np.float64], tuple[int, int]]:

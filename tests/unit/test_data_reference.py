@@ -205,6 +205,30 @@ def test_plain_values_only(tmp_path):
     assert load_tensors(tmp_path / "a.pt")["a"][1] == (1, 2.0, None, "x", True)
 
 
+def more(line):
+    return lambda path: path.write_text(path.read_text() + line + "\n")
+
+
+def test_an_image_in_both_splits(tmp_path):
+    """An image that is trained on and validated on would flatter every score."""
+    make_dataset(tmp_path)
+    for part, ending in (("metadata", "pt"), ("rgbs", "jpg")):
+        shutil.copy(tmp_path / "train" / part / f"000001.{ending}", tmp_path / "val" / part)
+    with pytest.raises(DataError, match=r"IMG 000001,x\.jpg: in train/ and in val/"):
+        load_dataset(tmp_path)
+
+
+def test_metadata_and_photograph_both_gone(tmp_path):
+    """An image that is only listed is not left out silently: all such are named."""
+    make_dataset(tmp_path)
+    for part, ending in (("metadata", "pt"), ("rgbs", "jpg")):
+        (tmp_path / "train" / part / f"000001.{ending}").unlink()
+    with pytest.raises(
+        DataError, match=r"mappings\.txt: IMG 000001,x\.jpg \(000001\.pt\): no meta"
+    ):
+        load_dataset(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("name", "spoil", "reason"),
     [
@@ -215,8 +239,38 @@ def test_plain_values_only(tmp_path):
         ("mappings.txt", lambda p: p.unlink(), r"mappings\.txt: missing"),
         ("mappings.txt", lambda p: p.write_text("hello\n"), "line 1 is 'hello'"),
         ("mappings.txt", lambda p: p.write_text("a.jpg,000000.pt\n"), "no image for 000001"),
+        ("mappings.txt", more("b.jpg,000077.pt"), r"b\.jpg \(000077\.pt\): no metadata \(1 of 5"),
+        ("mappings.txt", more("../b.jpg,000077.pt"), r"image '\.\./b\.jpg' is absolute or leaves"),
+        ("mappings.txt", more("b.jpg,../77.pt"), r"id '\.\./77' is absolute or leaves"),
+        (
+            "mappings.txt",
+            more("IMG 000001,x.jpg,000077.pt"),
+            r"image 'IMG 000001,x\.jpg' is listed",
+        ),
+        ("mappings.txt", more("b.jpg,000001.pt"), r"id '000001' is listed more than once"),
+        (
+            "train/metadata/000001.pt",
+            lambda p: p.unlink(),
+            r"rgbs: 000001\.jpg: no metadata for these photographs \(1\)",
+        ),
+        (
+            "val/metadata/000010.pt",
+            lambda p: shutil.move(p, p.parents[2] / "train" / "metadata"),
+            r"000010\.jpg: missing although|rgbs: 000010\.jpg",
+        ),
+        (
+            "continual/batch_0001/manifest.json",
+            lambda p: p.write_text(p.read_text().replace("n21", "n22")),
+            r"image 'n22\.jpg' is listed more than once",
+        ),
+        (
+            "continual/batch_0001/manifest.json",
+            lambda p: p.write_text(p.read_text().replace("n21", "../n21")),
+            r"image '\.\./n21\.jpg' is absolute or leaves",
+        ),
         ("train/rgbs/000001.jpg", lambda p: p.unlink(), r"000001\.jpg: missing although"),
-        ("train/metadata", shutil.rmtree, "no image; at least 1"),
+        ("train/metadata", shutil.rmtree, r"no metadata for these photographs \(3\)"),
+        ("train", shutil.rmtree, "no image; at least 1"),
         ("continual/batch_0001/manifest.json", lambda p: p.write_text("{"), "unreadable"),
     ],
 )
