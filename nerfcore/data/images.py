@@ -14,12 +14,31 @@ from numpy.typing import NDArray
 
 from nerfcore.data.array_file import ArrayFile, Scalar
 from nerfcore.data.borders import border_mask
+from nerfcore.data.jpeg_check import damage
 from nerfcore.data.records import ImageSet
+from nerfcore.data.storage import REMAKE, check_content
 from nerfcore.errors import DataError
 from nerfcore.machine import usable_cores
 
 DEFAULT_BUDGET_BYTES = 1024**3
 _READ_RGB = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+
+
+class PhotographError(DataError):
+    """A photograph that gives no picture, or a wrong one.
+
+    Attributes:
+        path: the file.
+        reason: what is wrong with it.
+    """
+
+    def __init__(self, path: Path, reason: str, mend: str = "restore the file") -> None:
+        super().__init__(f"{path}: {reason}; {mend}")
+        self.path, self.reason = path, reason
+
+
+def _unreadable(path: Path, why: str) -> PhotographError:
+    return PhotographError(path, f"unreadable photograph ({why})")
 
 
 def _is_cut_off(content: bytes) -> bool:
@@ -42,61 +61,71 @@ def decode_photograph(content: bytes, origin: Path) -> NDArray[np.uint8]:
         origin: its path, for the error.
 
     Raises:
-        DataError: empty, cut off, or not an image.
+        PhotographError: empty, cut off, or not an image.
     """
     image = None
     if content and not _is_cut_off(content):
         image = cv2.imdecode(np.frombuffer(content, np.uint8), _READ_RGB)
     if image is None:
         state = "empty" if not content else "cut off" if _is_cut_off(content) else "not an image"
-        raise DataError(
-            f"{origin}: unreadable photograph ({state}, {len(content)} bytes); restore the file"
-        )
+        raise _unreadable(origin, f"{state}, {len(content)} bytes")
     return np.asarray(image, np.uint8)
 
 
-def read_photograph(path: Path) -> NDArray[np.uint8]:
-    """Read an image file as RGB u8[H, W, 3].
+def decode_undamaged(content: bytes, origin: Path) -> NDArray[np.uint8]:
+    """As `decode_photograph`, for files without a recorded checksum: damage is refused too.
 
     Raises:
-        DataError: missing, empty, cut off, or not an image.
+        PhotographError: empty, cut off, not an image, or damaged (see `damage`).
+    """
+    picture = decode_photograph(content, origin)
+    if (found := damage(content)) is not None:
+        raise _unreadable(origin, found)
+    return picture
+
+
+def read_photograph(path: Path, checksum: str | None = None) -> NDArray[np.uint8]:
+    """Read an image file as RGB u8[H, W, 3].
+
+    Args:
+        path: the file.
+        checksum: its SHA-256 (hex) as recorded; None = there is none, so damage is looked for.
+
+    Raises:
+        DataError: missing, empty, cut off, damaged, not an image, or not what was recorded.
     """
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise DataError(f"{path}: unreadable photograph ({error.strerror})") from error
+        raise _unreadable(path, error.strerror or "cannot be read") from error
+    if checksum is None:
+        return decode_undamaged(content, path)
+    check_content(path, content, checksum)
     return decode_photograph(content, path)
 
 
-def read_mask(path: Path) -> NDArray[np.uint8]:
+def read_mask(path: Path, checksum: str | None = None) -> NDArray[np.uint8]:
     """Read a validity mask u8[H, W] (255 = valid).
 
+    Args:
+        path: the file.
+        checksum: its SHA-256 (hex) as recorded, None = there is none.
+
     Raises:
-        DataError: missing or unreadable.
+        DataError: missing, unreadable, or not what was recorded.
     """
-    mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+    content = path.read_bytes() if path.is_file() else b""
+    if checksum is not None:
+        check_content(path, content, checksum)
+    mask = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_GRAYSCALE) if content else None
     if mask is None:
-        raise DataError(f"{path}: unreadable mask; prepare the dataset again with --overwrite")
+        raise DataError(f"{path}: unreadable mask; {REMAKE}")
     return np.asarray(mask, np.uint8)
 
 
 def scaled_size(width_px: int, height_px: int, downscale: float) -> tuple[int, int]:
     """Return the size of an image multiplied by `downscale` (rounded, at least 1 px)."""
     return max(1, round(width_px * downscale)), max(1, round(height_px * downscale))
-
-
-def _joined(sets: Iterable[ImageSet]) -> ImageSet:
-    every = list(sets)
-    return ImageSet(
-        tuple(name for one in every for name in one.names),
-        tuple(path for one in every for path in one.paths),
-        tuple(path for one in every for path in one.valid_paths),
-        np.concatenate([one.c2w for one in every]),
-        np.concatenate([one.intrinsics for one in every]),
-        np.concatenate([one.widths_px for one in every]),
-        np.concatenate([one.heights_px for one in every]),
-        any(one.find_borders for one in every),
-    )
 
 
 class ImageStore:
@@ -131,12 +160,12 @@ class ImageStore:
             on_progress: called with (images done, images in all).
 
         Raises:
-            DataError: a photograph is unreadable or not of its listed size; downscale out of range;
-                the temporary folder is full.
+            DataError: a photograph is unreadable, not of its listed size, or not the file that was
+                recorded; downscale out of range; the temporary folder is full.
         """
         if not 0.0 < downscale <= 1.0:
             raise DataError(f"downscale: {downscale} is outside 0 < downscale <= 1")
-        every = _joined([images] if isinstance(images, ImageSet) else images)
+        every = ImageSet.joined([images] if isinstance(images, ImageSet) else images)
         self.names = every.names
         self.c2w = every.c2w
         sizes = np.array(
@@ -173,13 +202,19 @@ class ImageStore:
     def _load(self, every: ImageSet, index: int) -> None:
         path, mask_path = every.paths[index], every.valid_paths[index]
         listed = (int(every.heights_px[index]), int(every.widths_px[index]))
-        picture = read_photograph(path)
+        picture = read_photograph(path, every.checksum(index))
         _check_size(path, picture.shape[:2], listed)
         size = (int(self.widths[index]), int(self.heights[index]))
         self.pixels[self._span(index)] = _shrunk(picture, size).reshape(-1, 3)
         if self.valid is not None:
             border = border_mask(picture) if every.find_borders and mask_path is None else None
-            self.valid[self._span(index)] = _valid_pixels(mask_path, border, listed, size)
+            mask = None
+            if mask_path is not None:
+                mask = read_mask(mask_path, every.valid_checksum(index))
+                _check_size(mask_path, mask.shape, listed)
+            elif border is not None:
+                mask = np.where(border, 0, 255).astype(np.uint8)
+            self.valid[self._span(index)] = _valid_pixels(mask, size)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -221,19 +256,9 @@ def _buffer(
     return ArrayFile(shape, dtype) if in_file else np.empty(shape, dtype)
 
 
-def _valid_pixels(
-    path: Path | None,
-    border: NDArray[np.bool_] | None,
-    listed: tuple[int, int],
-    size: tuple[int, int],
-) -> NDArray[np.bool_]:
-    """Which pixels of a reduced image are valid, bool[H * W]: by its mask, or its borders."""
-    if path is not None:
-        mask = read_mask(path)
-        _check_size(path, mask.shape, listed)
-    elif border is not None:
-        mask = np.where(border, 0, 255).astype(np.uint8)
-    else:
+def _valid_pixels(mask: NDArray[np.uint8] | None, size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Which pixels of a reduced image are valid, bool[H * W]; all of them without a mask."""
+    if mask is None:
         return np.ones(size[0] * size[1], np.bool_)
     # A reduced pixel counts only when all it averages is valid.
     return (_shrunk(mask, size) == 255).reshape(-1)

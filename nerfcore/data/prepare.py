@@ -46,7 +46,7 @@ from nerfcore.data.writing import (
     save_points,
     sparse_points,
     undistortions,
-    write_image_set,
+    write_image_sets,
 )
 from nerfcore.errors import DataError
 from nerfcore.geometry.frames import colmap_to_c2w
@@ -190,15 +190,12 @@ def _write(
     scene, frame, kept = _placed(model, settings, ecef=ecef)
     photographs = make_photographs(flight, scene, frame, lenses)
     held_out = evenly_spaced(len(photographs), settings.val_split)
-    splits = {
-        name: write_image_set(
-            stage,
-            name,
-            [photographs[i] for i in np.flatnonzero(chosen)],
-            lambda done, total, name=name: on_progress(f"{name} photographs", done, total),
-        )
-        for name, chosen in (("train", ~held_out), ("val", held_out))
-    }
+    chosen = {"train": ~held_out, "val": held_out}
+    splits = write_image_sets(
+        stage,
+        {name: [photographs[i] for i in np.flatnonzero(of)] for name, of in chosen.items()},
+        on_progress,
+    )
     points = sparse_points(model, scene.points_m, frame, lenses, kept, np.ones_like(held_out))
     listing = DatasetRecord(
         format_version=FORMAT_VERSION,

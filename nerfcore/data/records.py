@@ -74,6 +74,8 @@ class ImageSet:
         widths_px, heights_px: i32[N], size of the stored photograph.
         find_borders: the photographs may have black borders that no mask lists; they are to be
             found when the photographs are read (see `nerfcore.data.borders`).
+        checksums, valid_checksums: SHA-256 (hex) of the photographs' and masks' files, None where
+            none was recorded; empty = none at all.
     """
 
     names: tuple[str, ...]
@@ -84,9 +86,36 @@ class ImageSet:
     widths_px: NDArray[np.int32]
     heights_px: NDArray[np.int32]
     find_borders: bool = False
+    checksums: tuple[str | None, ...] = ()
+    valid_checksums: tuple[str | None, ...] = ()
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def checksum(self, index: int) -> str | None:
+        """Return the recorded SHA-256 of a photograph's file, None when there is none."""
+        return self.checksums[index] if self.checksums else None
+
+    def valid_checksum(self, index: int) -> str | None:
+        """Return the recorded SHA-256 of a mask's file, None when there is none."""
+        return self.valid_checksums[index] if self.valid_checksums else None
+
+    @staticmethod
+    def joined(sets: Iterable["ImageSet"]) -> "ImageSet":
+        """Return the images of all sets, in order."""
+        every = list(sets)
+        return ImageSet(
+            tuple(name for one in every for name in one.names),
+            tuple(path for one in every for path in one.paths),
+            tuple(path for one in every for path in one.valid_paths),
+            np.concatenate([one.c2w for one in every]),
+            np.concatenate([one.intrinsics for one in every]),
+            np.concatenate([one.widths_px for one in every]),
+            np.concatenate([one.heights_px for one in every]),
+            any(one.find_borders for one in every),
+            tuple(one.checksum(i) for one in every for i in range(len(one))),
+            tuple(one.valid_checksum(i) for one in every for i in range(len(one))),
+        )
 
     def subset(self, indices: Iterable[int] | NDArray[np.integer]) -> "ImageSet":
         """Return the images at these indices, in that order."""
@@ -100,6 +129,8 @@ class ImageSet:
             self.widths_px[chosen],
             self.heights_px[chosen],
             self.find_borders,
+            tuple(self.checksum(i) for i in chosen),
+            tuple(self.valid_checksum(i) for i in chosen),
         )
 
 

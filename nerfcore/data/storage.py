@@ -60,9 +60,10 @@ class FileRecord(_Record):
 
 
 class ImageRecord(_Record):
-    """One photograph: its name in the source model, stored files, size."""
+    """One photograph: its name and its file's SHA-256 in the source, stored files, size."""
 
     name: SafeName
+    source_sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
     rgb: FileRecord
     valid: FileRecord | None
     width_px: int = Field(ge=1, le=MOST_SIDE_PX)
@@ -195,9 +196,23 @@ def check_file(folder: Path, record: FileRecord, *, checksum: bool) -> Path:
         raise DataError(f"{path}: missing though listed; {REMAKE}") from error
     if size_bytes != record.size_bytes:
         raise DataError(f"{path}: {size_bytes} bytes, listed {record.size_bytes}; {REMAKE}")
-    if checksum and hashlib.sha256(path.read_bytes()).hexdigest() != record.sha256:
-        raise DataError(f"{path}: content changed (SHA-256 differs from the listed one); {REMAKE}")
+    if checksum:
+        check_content(path, path.read_bytes(), record.sha256)
     return path
+
+
+def check_content(path: Path, content: bytes, sha256: str) -> None:
+    """Check that a file's content is what was listed.
+
+    Raises:
+        DataError: it has changed.
+    """
+    found = hashlib.sha256(content).hexdigest()
+    if found != sha256:
+        raise DataError(
+            f"{path}: content changed since it was prepared (SHA-256 {found[:12]}..., listed "
+            f"{sha256[:12]}...); {REMAKE}"
+        )
 
 
 def _read_arrays(
@@ -235,7 +250,8 @@ def read_image_set(folder: Path, split: SplitRecord, *, checksum: bool = False) 
     Args:
         folder: where the listing JSON lies.
         split: the listed files.
-        checksum: read the photographs whole and compare checksums too (cameras always are).
+        checksum: read the photographs whole and compare checksums now (the cameras' always is, the
+            photographs' is when they are read).
 
     Raises:
         DataError: a file is missing, changed or of a wrong shape.
@@ -256,6 +272,10 @@ def read_image_set(folder: Path, split: SplitRecord, *, checksum: bool = False) 
         arrays["intrinsics"],
         np.array([image.width_px for image in split.images], np.int32),
         np.array([image.height_px for image in split.images], np.int32),
+        checksums=tuple(image.rgb.sha256 for image in split.images),
+        valid_checksums=tuple(
+            None if image.valid is None else image.valid.sha256 for image in split.images
+        ),
     )
 
 

@@ -37,7 +37,7 @@ from nerfcore.data.writing import (
     save_points,
     sparse_points,
     undistortions,
-    write_image_set,
+    write_image_sets,
 )
 from nerfcore.errors import DataError
 from nerfcore.geometry.frames import camera_centres
@@ -143,15 +143,7 @@ def _write(
 ) -> None:
     """Fill the stage."""
     findings, chosen, points = _placed(dataset, flight, new, plan["heldout_split"])
-    splits = {
-        name: write_image_set(
-            stage,
-            name,
-            photographs,
-            lambda done, total, name=name: on_progress(f"{name} photographs", done, total),
-        )
-        for name, photographs in chosen.items()
-    }
+    splits = write_image_sets(stage, chosen, on_progress)
     listing = BatchRecord(
         format_version=FORMAT_VERSION,
         points=save_points(stage.root, points),

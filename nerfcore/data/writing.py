@@ -1,13 +1,16 @@
-"""Owns writing one image set: photographs, masks, cameras, and their records.
+"""Owns writing image sets: photographs, masks, cameras, and their records.
 
 Work is spread over cores by threads: decoding, warping and hashing release the interpreter's lock.
 """
 
+import hashlib
+import shutil
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import cv2
 import numpy as np
@@ -16,7 +19,7 @@ from numpy.typing import NDArray
 
 from nerfcore.data.borders import border_mask
 from nerfcore.data.colmap import ColmapModel, ColmapPoints
-from nerfcore.data.images import decode_photograph, read_photograph
+from nerfcore.data.images import PhotographError, decode_undamaged, read_photograph
 from nerfcore.data.records import SceneFrame, SparsePoints
 from nerfcore.data.staging import Stage
 from nerfcore.data.storage import (
@@ -31,7 +34,8 @@ from nerfcore.data.undistort import Undistortion
 from nerfcore.errors import DataError
 from nerfcore.machine import usable_cores
 
-OnProgress = Callable[[int, int], None]
+Progress = Callable[[str, int, int], None]
+_LISTED: Final = 10
 _JPEG = [cv2.IMWRITE_JPEG_QUALITY, 97, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, 0x111111]
 
 
@@ -71,20 +75,45 @@ def undistortions(cameras: Sequence[pycolmap.Camera]) -> list[Undistortion]:
     return [made[key] for key in keys]
 
 
-def write_image_set(
-    stage: Stage, folder: str, photographs: Sequence[Photograph], on_progress: OnProgress
-) -> SplitRecord:
-    """Write photographs, masks and cameras below `stage.root`/`folder`.
+def write_image_sets(
+    stage: Stage, sets: Mapping[str, Sequence[Photograph]], on_progress: Progress
+) -> dict[str, SplitRecord]:
+    """Write photographs, masks and cameras below `stage.root`, a folder for each set.
 
     Args:
         stage: where the listing JSON will lie; photographs it has already are kept.
-        folder: the set's folder, relative to the stage.
-        photographs: the set, in order.
-        on_progress: called with 1 for each photograph done, and the number of all.
+        sets: photographs in order, by the set's name, which is its folder's.
+        on_progress: called with (phase, done, total) for each photograph done.
 
     Raises:
-        DataError: a photograph is unreadable or not of its camera's size.
+        DataError: photographs are unreadable or not of their camera's size (the first ten and
+            their number), or a mask is.
     """
+    failures: list[PhotographError] = []
+    records = {
+        name: _write_image_set(stage, name, photographs, on_progress, failures)
+        for name, photographs in sets.items()
+    }
+    if len(failures) == 1:
+        raise failures[0]
+    if failures:
+        shown = ", ".join(f"{one.path.name} ({one.reason})" for one in failures[:_LISTED])
+        total = sum(map(len, sets.values()))
+        raise DataError(
+            f"{failures[0].path.parent}: {len(failures)} of {total} photographs cannot be used: "
+            f"{shown}{', ...' if len(failures) > _LISTED else ''}; restore the files"
+        ) from failures[0]
+    return records
+
+
+def _write_image_set(
+    stage: Stage,
+    folder: str,
+    photographs: Sequence[Photograph],
+    on_progress: Progress,
+    failures: list[PhotographError],
+) -> SplitRecord:
+    """Write one set; photographs that cannot be used are added to `failures`."""
     root = stage.root
     for part in ("rgbs", "valid"):
         (root / folder / part).mkdir(parents=True, exist_ok=True)
@@ -93,16 +122,19 @@ def write_image_set(
             pool.submit(_write_or_keep, stage, f"{folder}/%s/{index:06d}", photograph)
             for index, photograph in enumerate(photographs)
         ]
+        images = []
         try:
-            images = []
-            for job in jobs:
-                images.append(job.result())
-                on_progress(len(images), len(jobs))
+            for done, job in enumerate(jobs, start=1):
+                try:
+                    images.append(job.result())
+                except PhotographError as error:
+                    failures.append(error)
+                on_progress(f"{folder} photographs", done, len(jobs))
         finally:
             for job in jobs:
                 job.cancel()
     if not any(image.valid for image in images):
-        (root / folder / "valid").rmdir()
+        shutil.rmtree(root / folder / "valid")
     write_cameras(
         root / folder / "cameras.npz",
         np.array([photograph.c2w for photograph in photographs]).reshape(-1, 3, 4),
@@ -122,14 +154,15 @@ def _write_or_keep(stage: Stage, pattern: str, photograph: Photograph) -> ImageR
 
 def _write_photograph(root: Path, pattern: str, photograph: Photograph) -> ImageRecord:
     content = photograph.path.read_bytes()
-    source = decode_photograph(content, photograph.path)
+    source = decode_undamaged(content, photograph.path)
     undistortion = photograph.undistortion
     found = (source.shape[1], source.shape[0])
     if found != undistortion.source_size:
-        raise DataError(
-            f"{photograph.path}: {found[0]}x{found[1]} px, but its camera says "
-            f"{undistortion.source_size[0]}x{undistortion.source_size[1]}; use the photographs the "
-            "model was made from, at that size"
+        raise PhotographError(
+            photograph.path,
+            f"{found[0]}x{found[1]} px, but its camera says "
+            f"{undistortion.source_size[0]}x{undistortion.source_size[1]}",
+            "use the photographs the model was made from, at that size",
         )
     picture, invalid = undistortion.apply(source, _left_out(photograph, source))
     suffix = photograph.path.suffix.lower()
@@ -146,6 +179,7 @@ def _write_photograph(root: Path, pattern: str, photograph: Photograph) -> Image
         valid = describe_file(root, mask)
     return ImageRecord(
         name=photograph.name,
+        source_sha256=hashlib.sha256(content).hexdigest(),
         rgb=describe_file(root, rgb),
         valid=valid,
         width_px=undistortion.width_px,

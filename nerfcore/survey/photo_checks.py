@@ -19,19 +19,17 @@ REMOVE = "remove it from images/ and the model, then prepare again"
 def check_photographs(
     roster: Roster, views: Views, photos: Sequence[PhotoFacts | Unreadable]
 ) -> list[Problem]:
-    """Find unreadable, blurred, badly exposed and duplicate photographs.
+    """Find unreadable, changed, blurred, badly exposed and duplicate photographs.
 
     Args:
         roster, views: the photographs and what they see.
         photos: what their pixels tell, in the same order.
     """
     found = [
-        Problem(
-            Kind.UNREADABLE, Severity.SERIOUS, roster.names[i], photo.reason, "a whole JPEG or PNG",
-            "copy the original photograph again, then prepare again", (i,),
-        )
-        for i, photo in enumerate(photos) if isinstance(photo, Unreadable)
-    ]  # fmt: skip
+        _unusable(roster.names[i], i, photo)
+        for i, photo in enumerate(photos)
+        if isinstance(photo, Unreadable)
+    ]
     for flight in range(len(roster.flight_names)):
         mine = {
             i: photo
@@ -42,6 +40,18 @@ def check_photographs(
             found += _blurred(roster, mine)
             found += _badly_exposed(roster, mine)
     return found + list(_duplicates(roster, views, photos))
+
+
+def _unusable(name: str, index: int, photo: Unreadable) -> Problem:
+    if photo.is_changed:
+        return Problem(
+            Kind.CHANGED, Severity.SERIOUS, name, photo.reason, "the file that was prepared",
+            "restore it from a copy, or prepare the dataset again with --overwrite", (index,),
+        )  # fmt: skip
+    return Problem(
+        Kind.UNREADABLE, Severity.SERIOUS, name, photo.reason, "a whole JPEG or PNG",
+        "copy the original photograph again, then prepare again", (index,),
+    )  # fmt: skip
 
 
 def _blurred(roster: Roster, mine: dict[int, PhotoFacts]) -> Iterator[Problem]:

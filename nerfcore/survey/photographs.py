@@ -19,7 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nerfcore.data.images import read_mask
+from nerfcore.data.jpeg_check import damage
 from nerfcore.data.records import ImageSet
+from nerfcore.errors import DataError
 from nerfcore.machine import usable_cores
 
 SCAN_PX: Final = 1024
@@ -64,9 +66,15 @@ class PhotoFacts:
 
 @dataclass(frozen=True)
 class Unreadable:
-    """A photograph that could not be measured, and why."""
+    """A photograph that could not be measured.
+
+    Attributes:
+        reason: why.
+        is_changed: it is not the file that was prepared, or its mask is not.
+    """
 
     reason: str
+    is_changed: bool = False
 
 
 def scan_photographs(
@@ -120,14 +128,23 @@ def _scan(images: ImageSet, index: int) -> _Scanned:
         content = path.read_bytes()
     except OSError as error:
         return Unreadable(error.strerror or "cannot be read"), None
+    digest, valid_path = hashlib.sha256(content).hexdigest(), images.valid_paths[index]
+    listed = images.checksum(index)
+    if listed is not None and listed != digest:
+        return Unreadable(f"SHA-256 {digest[:12]}..., listed {listed[:12]}...", True), None
     picture = _decoded(content, images, index) if content else None
+    if listed is None and (found := damage(content)) is not None:
+        return Unreadable(found), None
     if picture is None:
         return Unreadable(f"{'not an image' if content else 'empty'}, {len(content)} bytes"), None
     width, height = int(images.widths_px[index]), int(images.heights_px[index])
     if abs(picture.shape[0] * width - picture.shape[1] * height) > 2 * max(width, height):
         return Unreadable(f"another shape than the {width}x{height} px listed"), None
-    valid = _valid_pixels(images.valid_paths[index], picture.shape[:2])
-    return _measured(content, picture, valid), picture
+    try:
+        valid = _valid_pixels(valid_path, images.valid_checksum(index), picture.shape[:2])
+    except DataError as error:
+        return Unreadable(str(error), is_changed=True), None
+    return _measured(digest, picture, valid), picture
 
 
 def _decoded(content: bytes, images: ImageSet, index: int) -> NDArray[np.uint8] | None:
@@ -143,16 +160,20 @@ def _decoded(content: bytes, images: ImageSet, index: int) -> NDArray[np.uint8] 
     return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
 
 
-def _valid_pixels(path: Path | None, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+def _valid_pixels(
+    path: Path | None, checksum: str | None, shape: tuple[int, ...]
+) -> NDArray[np.bool_]:
     """Return which pixels hold a true measurement, bool[H, W]; all where there is no mask."""
     everything = np.ones(shape, np.bool_)
     if path is None:
         return everything
-    reduced = cv2.resize(read_mask(path), (shape[1], shape[0]), interpolation=cv2.INTER_NEAREST)
+    reduced = cv2.resize(
+        read_mask(path, checksum), (shape[1], shape[0]), interpolation=cv2.INTER_NEAREST
+    )
     return reduced > 127 if (reduced > 127).any() else everything
 
 
-def _measured(content: bytes, picture: NDArray[np.uint8], valid: NDArray[np.bool_]) -> PhotoFacts:
+def _measured(digest: str, picture: NDArray[np.uint8], valid: NDArray[np.bool_]) -> PhotoFacts:
     grey = np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), np.uint8)
     counts = np.bincount(grey[valid], minlength=256).astype(np.float64)
     shares = counts / counts.sum()
@@ -167,7 +188,7 @@ def _measured(content: bytes, picture: NDArray[np.uint8], valid: NDArray[np.bool
         burnt_share=float(shares[BURNT:].sum()),
         light=float(shares @ (levels / 255.0) ** 2.2),
         fingerprint=_fingerprint(grey),
-        digest=hashlib.sha256(content).hexdigest(),
+        digest=digest,
         thumbnail=_thumbnail(picture),
     )
 

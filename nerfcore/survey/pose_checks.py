@@ -12,6 +12,9 @@ from nerfcore.survey.problems import Kind, Problem, Severity
 from nerfcore.survey.roster import Roster, Tracks
 
 _POSE_MEND = "run the reconstruction again or " + REMOVE
+_FLIGHT_MEND = (
+    "check that photographs, camera and model belong together, then run the reconstruction again"
+)
 _FEWEST_CAMERAS = 5  # a smaller flight has no usual distance or height to differ from
 
 
@@ -26,7 +29,7 @@ def check_poses(roster: Roster, views: Views, tracks: Tracks) -> list[Problem]:
         mine = np.flatnonzero(roster.flights == flight)
         if len(mine) == 0:
             continue
-        found += _disagreeing(roster, tracks, mine)
+        found += _disagreeing(roster, tracks, mine, roster.flight_names[flight])
         found += _odd_heights(roster, views, mine)
         found += _upward(roster, views, mine)
         found += _few_points(roster, tracks, mine)
@@ -35,13 +38,23 @@ def check_poses(roster: Roster, views: Views, tracks: Tracks) -> list[Problem]:
     return found
 
 
-def _disagreeing(roster: Roster, tracks: Tracks, mine: NDArray[np.int64]) -> Iterator[Problem]:
+def _disagreeing(
+    roster: Roster, tracks: Tracks, mine: NDArray[np.int64], flight: str
+) -> Iterator[Problem]:
     errors = tracks.errors_px[mine]
     known = errors[~np.isnan(errors)]
     if len(known) == 0:
         return
     usual = float(np.median(known))
     limit = max(limits.ERROR_FLOOR_PX, limits.ERROR_TIMES * usual)
+    if usual > limits.ERROR_CEILING_PX:
+        yield Problem(
+            Kind.POSE_ERROR, Severity.SERIOUS, flight,
+            f"reprojection error {usual:.1f} px (median of {len(known)} photographs)",
+            f"at most {limits.ERROR_CEILING_PX:.1f} px", _FLIGHT_MEND,
+        )  # fmt: skip
+    else:
+        limit = min(limit, limits.ERROR_CEILING_PX)
     for image in mine[np.nan_to_num(errors, nan=0.0) > limit]:
         error = float(tracks.errors_px[image])
         value = f"reprojection error {error:.1f} px" if np.isfinite(error) else (

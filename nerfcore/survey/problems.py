@@ -24,6 +24,7 @@ MOST_PAIRS: Final = 3  # duplicates named per photograph
 # Poses.
 ERROR_FLOOR_PX: Final = 1.5
 ERROR_TIMES: Final = 4.0  # times the median photograph's reprojection error
+ERROR_CEILING_PX: Final = 4.0  # whatever the flight: a scene seen so far off is haze
 FAR_TIMES: Final = 5.0  # times the flight's median distance to the nearest camera
 HEIGHT_TIMES: Final = 2.5
 UPWARD_DEG: Final = 80.0
@@ -50,6 +51,7 @@ class Kind(StrEnum):
     """What is wrong; the value names it in HTML and JSON."""
 
     UNREADABLE = "unreadable"
+    CHANGED = "changed"
     POSE_ERROR = "pose_error"
     POSE_FAR = "pose_far"
     POSE_HEIGHT = "pose_height"
@@ -72,9 +74,13 @@ class Kind(StrEnum):
 
 TITLES: Final[dict[Kind, tuple[str, str]]] = {
     Kind.UNREADABLE: ("Unreadable photograph", "Training stops at it."),
+    Kind.CHANGED: (
+        "File changed since it was prepared",
+        "Its checksum differs from the recorded one: damaged or replaced. Training stops at it.",
+    ),
     Kind.POSE_ERROR: (
         "Pose disagrees with the points",
-        "The scene is seen shifted in this photograph; everything it sees turns to haze.",
+        "The scene is seen shifted in these photographs; everything they see turns to haze.",
     ),
     Kind.POSE_FAR: (
         "Camera far from all others",

@@ -77,7 +77,7 @@ def make_roster(dataset: Dataset) -> Roster:
     for flight, (name, batch) in enumerate(dataset.batches.items(), start=1):
         parts += [(batch.adapt, name, flight), (batch.heldout, f"{name}, held out", flight)]
     sets = [images for images, _, _ in parts]
-    images = _joined(sets)
+    images = ImageSet.joined(sets)
     poses = images.c2w.astype(np.float64)
     return Roster(
         images,
@@ -86,18 +86,6 @@ def make_roster(dataset: Dataset) -> Roster:
         ("first flight", *dataset.batches),
         dataset.frame.world_to_enu_m(poses[:, :, 3]),
         ENU_TO_DRB.T @ poses[:, :, :3],
-    )
-
-
-def _joined(sets: list[ImageSet]) -> ImageSet:
-    return ImageSet(
-        tuple(name for one in sets for name in one.names),
-        tuple(path for one in sets for path in one.paths),
-        tuple(path for one in sets for path in one.valid_paths),
-        np.concatenate([one.c2w for one in sets]),
-        np.concatenate([one.intrinsics for one in sets]),
-        np.concatenate([one.widths_px for one in sets]),
-        np.concatenate([one.heights_px for one in sets]),
     )
 
 

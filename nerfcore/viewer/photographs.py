@@ -171,7 +171,7 @@ def blend(
 
 
 def _read(group: PhotoGroup, index: int) -> Photograph:
-    pixels = read_photograph(group.images.paths[index])
+    pixels = read_photograph(group.images.paths[index], group.images.checksum(index))
     camera = group.camera(index)
     height, width = pixels.shape[:2]
     shrink = min(1.0, LONGEST_SIDE_PX / max(height, width))

@@ -109,15 +109,37 @@ def test_duplicate_in_one_place(tmp_path: Path) -> None:
     assert set(found[0].images) == {a, b}
 
 
-def test_unreadable_photograph(clean: Path, tmp_path: Path) -> None:
-    """A photograph that is no picture is a problem, not a crash; the rest is measured."""
+def test_changed_and_unreadable_photographs(clean: Path, tmp_path: Path) -> None:
+    """A photograph that is not the recorded file is a problem, not a crash; without a record, one
+    that is no picture is. The rest is measured."""
     root = tmp_path / "site"
     shutil.copytree(clean, root)
-    path = load_dataset(root).train.paths[4]
+    dataset = load_dataset(root)
+    path = dataset.train.paths[4]
     path.write_bytes(b"x" * path.stat().st_size)
     survey = survey_dataset(load_dataset(root))
+    (one,) = [p for p in survey.problems if p.severity is Severity.SERIOUS]
+    assert one.kind is Kind.CHANGED and one.subject == survey.roster.names[4]
+    assert "SHA-256" in one.value and "prepare the dataset again" in one.mend
+    unrecorded = replace(dataset, train=replace(dataset.train, checksums=(), valid_checksums=()))
+    survey = survey_dataset(unrecorded)
     (one,) = [p for p in survey.problems if p.kind is Kind.UNREADABLE]
     assert one.subject == survey.roster.names[4] and "not an image" in one.value
+    assert not names(survey, Kind.CHANGED)
+
+
+@pytest.mark.parametrize(("error_px", "found"), [(1.0, []), (3.9, []), (6.0, ["first flight"])])
+def test_a_flight_that_is_bad_as_a_whole(clean: Path, error_px: float, found: list[str]) -> None:
+    """Errors that all photographs share are said once; one photograph may not hide among them."""
+    survey = survey_dataset(load_dataset(clean))
+    errors = np.full(len(survey.roster), error_px)
+    tracks = replace(survey.tracks, errors_px=errors)
+    problems = check_poses(survey.roster, survey.views, tracks)
+    assert [one.subject for one in problems if one.kind is Kind.POSE_ERROR] == found
+    errors[3] = 5.0
+    alone = [survey.roster.names[3]] if error_px < 4.0 else found
+    problems = check_poses(survey.roster, survey.views, tracks)
+    assert [one.subject for one in problems if one.kind is Kind.POSE_ERROR] == alone
 
 
 def test_no_experts_and_no_place_are_notes(clean: Path) -> None:
