@@ -19,13 +19,13 @@ import numpy as np
 import viser
 from numpy.typing import ArrayLike, NDArray
 
-from nerfcore.geometry.camera import Camera
+from nerfcore.geometry.camera import Camera, Rendered
 from nerfcore.viewer.change import ChangeMap
 from nerfcore.viewer.colours import Show
 from nerfcore.viewer.hints import hint_of
 from nerfcore.viewer.look import Compare, Look
 from nerfcore.viewer.painting import Painter
-from nerfcore.viewer.picking import patch_camera, point_of_patch
+from nerfcore.viewer.picking import find_point, patch_camera
 from nerfcore.viewer.poses import (
     BadViewError,
     PagePose,
@@ -179,11 +179,15 @@ class ClientView:
         """
         if self._camera is None:
             return None
-        patch = patch_camera(self._camera, across, down)
-        shot = self._scene.render(patch, lambda: self._is_closed, self._look.options)
-        if shot is None:
-            return None
-        return point_of_patch(patch, shot.rendered, self.site.frame.pose_scale_factor_m)
+        patch, options = patch_camera(self._camera, across, down), self._look.options
+
+        def render(reach_m: float | None) -> Rendered | None:
+            nearer = [bound for bound in (reach_m, options.far_m) if bound is not None]
+            bounded = replace(options, far_m=min(nearer, default=None))
+            shot = self._scene.render(patch, lambda: self._is_closed, bounded)
+            return None if shot is None else shot.rendered
+
+        return find_point(patch, render, self.site.frame.pose_scale_factor_m)
 
     def save_screenshot(self, folder: Path, scale: float = 1.0) -> Path:
         """Write what the client sees at full size and return the file; blocks while it renders.

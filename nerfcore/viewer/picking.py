@@ -1,5 +1,6 @@
 """Owns picking: the point under a place of the picture, and the distance between two of them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -10,6 +11,8 @@ from nerfcore.data.records import SceneFrame
 from nerfcore.geometry.camera import Camera, Rendered
 
 PATCH_PX: Final = 3
+PRECISION: Final = 1e-3  # of a depth
+RenderUpTo = Callable[[float | None], Rendered | None]  # bounded by a reach in m; None = unbounded
 
 
 def patch_camera(camera: Camera, across: float, down: float) -> Camera:
@@ -26,15 +29,44 @@ def patch_camera(camera: Camera, across: float, down: float) -> Camera:
     )
 
 
-def point_of_patch(patch: Camera, rendered: Rendered, scale_m: float) -> NDArray[np.float64] | None:
-    """Return the world point f64[3] in a patch's middle at its median depth; None without depth."""
-    is_known = np.isfinite(rendered.depth_m)
-    if is_known.mean() < 0.5:
+def find_point(patch: Camera, render: RenderUpTo, scale_m: float) -> NDArray[np.float64] | None:
+    """Return the world point f64[3] in a patch's middle; None without depth, or when cancelled.
+
+    Its depth is where half of what the rays meet lies in front. Their mean depth is pulled away
+    from the surface by haze, and by whatever a ray meets behind an edge.
+
+    Args:
+        patch: of `patch_camera`.
+        render: renders the patch.
+        scale_m: metres per world unit.
+    """
+    whole = render(None)
+    if whole is None or np.isfinite(whole.depth_m).mean() < 0.5:
+        return None
+    reach_m = _median_reach_m(whole, render)
+    if reach_m is None:
         return None
     origins, directions = patch.rays()
     middle = len(origins) // 2
-    reach = float(np.median(rendered.depth_m[is_known])) / scale_m
-    return origins[middle].astype(np.float64) + reach * directions[middle].astype(np.float64)
+    step = directions[middle].astype(np.float64) * (reach_m / scale_m)
+    return origins[middle].astype(np.float64) + step
+
+
+def _median_reach_m(whole: Rendered, render: RenderUpTo) -> float | None:
+    """Halve the depths between which the median lies: it is at most twice the mean."""
+    is_known = np.isfinite(whole.depth_m)
+    mean_m = float(np.median(whole.depth_m[is_known]))
+    low_m, high_m = 0.0, 2.0 * mean_m
+    while high_m - low_m > PRECISION * mean_m:
+        reach_m = 0.5 * (low_m + high_m)
+        part = render(reach_m)
+        if part is None:
+            return None
+        if np.median(part.opacity[is_known] / whole.opacity[is_known]) < 0.5:
+            low_m = reach_m
+        else:
+            high_m = reach_m
+    return 0.5 * (low_m + high_m)
 
 
 @dataclass(frozen=True)

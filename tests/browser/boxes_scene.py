@@ -90,6 +90,8 @@ class BoxesScene:
         rgb, depth_m = (np.concatenate(part) for part in zip(*parts, strict=True))
         if options.background_rgb is not None:
             rgb[~np.isfinite(depth_m)] = options.background_rgb
+        low_m, high_m = options.near_m or 0.0, options.far_m or np.inf
+        depth_m[~((depth_m >= low_m) & (depth_m <= high_m))] = np.nan
         depth_m = depth_m.reshape(shape).astype(np.float32)
         opacity = np.isfinite(depth_m).astype(np.float32)
         return Rendered(rgb.reshape(*shape, 3).astype(np.float32), depth_m, opacity)

@@ -1,5 +1,7 @@
 """Places as texts, picking and distances, the map, photographs on renders, hints, options."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from boxes_scene import BoxesScene, boxes_photographs, make_frame
@@ -9,12 +11,14 @@ from hypothesis import strategies as st
 from nerfcore.data.records import SceneFrame
 from nerfcore.errors import DataError
 from nerfcore.geometry.aiming import camera_towards, looking_at
+from nerfcore.geometry.camera import Camera, Rendered
 from nerfcore.viewer.change import ChangeMap, best_photographs
 from nerfcore.viewer.colours import to_bytes
 from nerfcore.viewer.hints import hint_of
 from nerfcore.viewer.look import Compare, Look
+from nerfcore.viewer.options import RenderOptions
 from nerfcore.viewer.photographs import PhotoShelf, blend, drape, surface_points, wipe
-from nerfcore.viewer.picking import Distance, patch_camera, point_of_patch
+from nerfcore.viewer.picking import Distance, find_point, patch_camera
 from nerfcore.viewer.places import BadPlaceError, heading_of, parse_place, place_record, place_text
 
 FRAME = make_frame()
@@ -78,19 +82,61 @@ class TestTexts:
         assert found.pitch_deg == pytest.approx(pitch, abs=0.01)
 
 
+def bounded(scene: BoxesScene, patch: Camera) -> Callable[[float | None], Rendered | None]:
+    return lambda reach_m: scene.render(patch, options=RenderOptions(far_m=reach_m))
+
+
+def layers(
+    patch: Camera, depths_m: list[float], opacities: list[float]
+) -> Callable[[float | None], Rendered]:
+    """A patch whose rays meet layers that each hide a share of the picture."""
+    depths, shares = np.array(depths_m), np.array(opacities)
+
+    def render(reach_m: float | None) -> Rendered:
+        met = depths <= (np.inf if reach_m is None else reach_m)
+        opacity = float(shares[met].sum())
+        depth_m = (depths * shares)[met].sum() / opacity if opacity >= 0.5 else np.nan
+        size = (patch.height_px, patch.width_px)
+        return Rendered(
+            np.zeros((*size, 3), np.float32), np.full(size, depth_m, np.float32),
+            np.full(size, opacity, np.float32),
+        )  # fmt: skip
+
+    return render
+
+
 class TestPicking:
     def test_the_middle_of_the_tower_s_roof_is_found(self):
         scene = BoxesScene()
         camera = looking_at(world(0, -60, 120), world(0, 0, 45), 320, 240, 0.8)
         patch = patch_camera(camera, 0.5, 0.5)
-        point = point_of_patch(patch, scene.seen_by(patch), SCALE_M)
+        point = find_point(patch, bounded(scene, patch), SCALE_M)
         assert point is not None
         np.testing.assert_allclose(FRAME.world_to_enu_m(point), [0, 0, 45], atol=0.3)
 
     def test_the_sky_is_no_point(self):
         camera = camera_towards(world(0, 0, 50), 0.0, 60.0, 0.0, 64, 48, 0.5)
         patch = patch_camera(camera, 0.2, 0.2)
-        assert point_of_patch(patch, BoxesScene().seen_by(patch), SCALE_M) is None
+        assert find_point(patch, bounded(BoxesScene(), patch), SCALE_M) is None
+
+    def test_haze_and_what_is_behind_an_edge_do_not_move_a_point(self):
+        """Hazes and edges whose mean depth is another, median 100 m."""
+        camera = looking_at(world(0, 0, 100), world(0, 0, 0), 64, 48, 0.8)
+        patch = patch_camera(camera, 0.5, 0.5)
+        for depths_m, shares in (
+            ([10.0, 100.0, 300.0], [0.2, 0.7, 0.1]),
+            ([100.0, 900.0], [0.55, 0.45]),
+            ([100.0], [0.6]),
+        ):
+            point = find_point(patch, layers(patch, depths_m, shares), SCALE_M)
+            assert point is not None
+            reach_m = np.linalg.norm(point - camera.c2w[:, 3]) * SCALE_M
+            assert reach_m == pytest.approx(100.0, rel=0.005)
+
+    def test_a_view_that_ends_meanwhile_gives_no_point(self):
+        patch = patch_camera(looking_at(world(0, 0, 100), world(0, 0, 0), 64, 48, 0.8), 0.5, 0.5)
+        whole = layers(patch, [100.0], [1.0])
+        assert find_point(patch, lambda reach: whole(reach) if reach is None else None, 1.0) is None
 
     def test_a_distance_by_hand(self):
         """3 m east, 4 m north, 12 m up: 5 m level, 13 m straight."""
