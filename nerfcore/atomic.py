@@ -28,6 +28,14 @@ def fsync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def fsync_file(path: Path) -> None:
+    """Make the file's content and its directory entry durable; one that is not there is none."""
+    if path.is_file():
+        with path.open("rb") as handle:
+            os.fsync(handle.fileno())
+        fsync_folder(path.parent)
+
+
 def fsync_tree(folder: Path) -> None:
     """Make every file below the folder, and the folder itself, durable."""
     for path in sorted(folder.rglob("*")):

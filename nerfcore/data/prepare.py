@@ -30,6 +30,7 @@ from nerfcore.data.placing import (
 )
 from nerfcore.data.recentre import Recentring, recentre
 from nerfcore.data.records import Dataset, SceneFrame
+from nerfcore.data.refresh import remake_changed
 from nerfcore.data.splitting import evenly_spaced
 from nerfcore.data.staging import Stage, restore_retired, staged
 from nerfcore.data.storage import (
@@ -70,7 +71,7 @@ class PrepareSettings:
         overwrite: replace an existing dataset (its partitions and batches go with it).
         sfm: reconstruct a folder of photographs and place it by their GPS.
         resume: go on from a run that was killed; a dataset made from the same input with the same
-            settings is kept.
+            settings is kept, but for photographs that have changed since.
     """
 
     val_split: float = 0.0
@@ -141,7 +142,7 @@ def prepare_dataset(
     _check_output(source, output_path, settings)
     plan = _plan(source, settings)
     if output_path.exists() and not settings.overwrite:
-        return _kept(output_path, plan)
+        return _kept(output_path, source, plan, on_progress)
     with staged(output_path, plan, resume=settings.resume, overwrite=settings.overwrite) as stage:
         flight = read_flight(source, stage.work / "sfm", on_progress)
         _write(stage, flight, settings, plan, on_progress)
@@ -155,8 +156,13 @@ def _plan(source: Source, settings: PrepareSettings) -> dict[str, Any]:
     return noted | {"source": source.kind, "source_sha256": source.digest()}
 
 
-def _kept(output_path: Path, plan: dict[str, Any]) -> Dataset:
+def _kept(
+    output_path: Path, source: Source, plan: dict[str, Any], on_progress: Progress
+) -> Dataset:
     """Return the dataset that is there already, if the same command made it.
+
+    Photographs that have changed since are made anew. (The checksum of a folder of plain
+    photographs covers them: other ones are another input.)
 
     Raises:
         DataError: something else made it.
@@ -167,6 +173,8 @@ def _kept(output_path: Path, plan: dict[str, Any]) -> Dataset:
             f"output_path: {output_path} was made with other settings or from other input; add "
             "--overwrite or choose another"
         )
+    if source.kind != "photographs":
+        remake_changed(output_path, read_flight(source, Path(), on_progress), on_progress)
     return load_dataset(output_path)
 
 

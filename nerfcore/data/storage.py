@@ -60,7 +60,7 @@ class FileRecord(_Record):
 
 
 class ImageRecord(_Record):
-    """One photograph: its name and its file's SHA-256 in the source, stored files, size."""
+    """One photograph: name and SHA-256 of its source (with its mask's), stored files, size."""
 
     name: SafeName
     source_sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
@@ -155,7 +155,12 @@ def describe_file(folder: Path, file: str) -> FileRecord:
 
 def write_listing(path: Path, listing: _Listing) -> None:
     """Write a listing as JSON (its folder is still a temporary one)."""
-    path.write_text(json.dumps(listing.model_dump(mode="json"), indent=1) + "\n")
+    path.write_text(serialised(listing))
+
+
+def serialised(listing: _Listing) -> str:
+    """Return a listing as JSON."""
+    return json.dumps(listing.model_dump(mode="json"), indent=1) + "\n"
 
 
 def read_listing(path: Path, kind: type[Listing]) -> Listing:

@@ -2,12 +2,10 @@
 
 Images of the new model whose names the dataset does not hold become `continual/batch_%04d`, placed
 with the dataset's stored origin, scale and ENU reference. Images it does hold are only used to
-check that both models share one frame. A batch whose photographs are those of an earlier one is
-recognised, whatever they are called.
+check that both models share one frame. Photographs that the dataset holds under other names are
+recognised by their content and place.
 """
 
-import hashlib
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -23,13 +21,13 @@ from nerfcore.data.placing import EnuScene, near_ground, to_enu
 from nerfcore.data.prepare import Progress, make_photographs
 from nerfcore.data.recentre import recentre
 from nerfcore.data.records import Batch, Dataset, SparsePoints
+from nerfcore.data.sources import Stored, source_digest, stored_sources
 from nerfcore.data.splitting import evenly_spaced
 from nerfcore.data.staging import Stage, staged
 from nerfcore.data.storage import (
     BATCH_FILE,
     FORMAT_VERSION,
     BatchRecord,
-    read_listing,
     write_listing,
 )
 from nerfcore.data.writing import (
@@ -47,6 +45,7 @@ MAX_DISAGREEMENT: Final = 0.02  # world units between old and new pose of a shar
 MAX_DISTANCE: Final = 10.0  # world units between a new camera and the scene's origin
 GROUND_QUANTILE: Final = 0.01
 MAX_HEIGHT_M: Final = 200.0
+_LISTED: Final = 10
 
 
 @dataclass(frozen=True)
@@ -114,19 +113,22 @@ def add_flight(
     flight = read_flight(source, Path(), on_progress)
     _check_coordinates(dataset, flight.model, ecef_to_enu)
     new = _new_images(dataset, flight.model)
+    held = None if new.any() else _batch_holding(dataset, flight.model)
+    if new.any():
+        _require_new(flight, new)
+        held = _batch_of_renamed(dataset, flight, new, update_path)
+        if held is not None:
+            new[:] = False
     if not new.any():
-        held = _batch_holding(dataset, flight.model)
         if resume and held is not None:
             return Update(held, kept=True)
         raise _nothing_new(update_path, len(new), held)
-    contents = _contents(flight, new)
-    _refuse_known(dataset, update_path, contents)
     target = data_path / "continual" / _next_name(dataset)
     plan = {
         "heldout_split": heldout_split,
         "source": source.kind,
         "source_sha256": source.digest(),
-        "photographs_sha256": contents,
+        "photographs_sha256": _contents(flight, new),
     }
     with staged(target, plan, resume=resume) as stage:
         _write(stage, dataset, flight, new, plan, on_progress)
@@ -184,25 +186,46 @@ def _placed(
     )
 
 
-def _contents(flight: Flight, new: NDArray[np.bool_]) -> list[str]:
-    """Return the checksums of the new photographs' files, sorted."""
+def _require_new(flight: Flight, new: NDArray[np.bool_]) -> None:
     rows = np.flatnonzero(new)
     names, paths = [flight.model.names[i] for i in rows], [flight.paths[i] for i in rows]
     require_photographs(flight.folder, names, paths)
-    return sorted(hashlib.sha256(path.read_bytes()).hexdigest() for path in paths)
 
 
-def _refuse_known(dataset: Dataset, update_path: Path, contents: Sequence[str]) -> None:
-    """Refuse photographs that an earlier batch was made from, under whatever names."""
-    for name in dataset.batches:
-        file = dataset.root / "continual" / name / BATCH_FILE
-        if not file.is_file():
-            continue
-        if read_listing(file, BatchRecord).settings.get("photographs_sha256") == list(contents):
-            raise DataError(
-                f"{update_path}: these {len(contents)} photographs are {name} already, under other "
-                "names; nothing to add"
-            )
+def _contents(flight: Flight, new: NDArray[np.bool_]) -> list[str]:
+    """Return the checksums of the new photographs' files, sorted."""
+    return sorted(source_digest(flight.paths[i], flight.masks[i]) for i in np.flatnonzero(new))
+
+
+def _batch_of_renamed(
+    dataset: Dataset, flight: Flight, new: NDArray[np.bool_], update_path: Path
+) -> Batch | None:
+    """Return the batch that holds all new photographs under other names, None if none are held.
+
+    The same photograph has the same content and the same place.
+
+    Raises:
+        DataError: some are held, or all but not in one batch.
+    """
+    rows = np.flatnonzero(new)
+    centres = dataset.frame.enu_m_to_world(to_enu(flight.model, dataset.frame.enu_ref).centres_m)
+    known = stored_sources(dataset)
+    renamed: dict[str, Stored] = {}
+    for row in rows:
+        for stored in known.get(source_digest(flight.paths[row], flight.masks[row]), ()):
+            if np.linalg.norm(stored.centre - centres[row]) <= MAX_DISAGREEMENT:
+                renamed[flight.model.names[row]] = stored
+    if not renamed:
+        return None
+    owners = {stored.batch for stored in renamed.values()}
+    if len(renamed) == len(rows) and len(owners) == 1 and None not in owners:
+        return dataset.batches[str(*owners)]
+    shown = ", ".join(f"{name} = {stored.name}" for name, stored in list(renamed.items())[:_LISTED])
+    raise DataError(
+        f"{update_path}: {len(renamed)} of {len(rows)} new photographs are in the dataset already, "
+        f"under other names: {shown}{', ...' if len(renamed) > _LISTED else ''}; remove them from "
+        "the model, or give them their old names"
+    )
 
 
 def _check_coordinates(dataset: Dataset, model: ColmapModel, ecef_to_enu: bool | None) -> None:
@@ -237,7 +260,9 @@ def _batch_holding(dataset: Dataset, model: ColmapModel) -> Batch | None:
 
 
 def _nothing_new(update_path: Path, count: int, held: Batch | None) -> DataError:
-    where = "the dataset holds them all" if held is None else f"they are {held.name} already"
+    where = "the dataset holds them all"
+    if held is not None:
+        where = f"they are {held.name} already, under these names or others"
     return DataError(f"{update_path}: 0 of {count} images are new, {where}; nothing to add")
 
 

@@ -3,7 +3,6 @@
 Work is spread over cores by threads: decoding, warping and hashing release the interpreter's lock.
 """
 
-import hashlib
 import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +20,7 @@ from nerfcore.data.borders import border_mask
 from nerfcore.data.colmap import ColmapModel, ColmapPoints
 from nerfcore.data.images import PhotographError, decode_undamaged, read_photograph
 from nerfcore.data.records import SceneFrame, SparsePoints
+from nerfcore.data.sources import source_digest
 from nerfcore.data.staging import Stage
 from nerfcore.data.storage import (
     FileRecord,
@@ -62,6 +62,21 @@ class Photograph:
         files = [self.path] if self.mask is None else [self.path, self.mask]
         stats = [file.stat() for file in files]
         return f"{self.name} " + " ".join(f"{one.st_size}:{one.st_mtime_ns}" for one in stats)
+
+    def digest(self, content: bytes | None = None) -> str:
+        """Return what tells the source's content: its SHA-256, or that of both with a mask.
+
+        Args:
+            content: the photograph's file, where it is at hand.
+        """
+        return source_digest(self.path, self.mask, content)
+
+    def stored_suffix(self) -> str:
+        """Return the ending of the stored photograph's file."""
+        suffix = self.path.suffix.lower()
+        if self.undistortion.is_identity:
+            return suffix
+        return ".jpg" if suffix in (".jpg", ".jpeg") else ".png"
 
 
 def undistortions(cameras: Sequence[pycolmap.Camera]) -> list[Undistortion]:
@@ -147,12 +162,22 @@ def _write_or_keep(stage: Stage, pattern: str, photograph: Photograph) -> ImageR
     source = photograph.state()
     record = stage.finished(pattern, source)
     if record is None:
-        record = _write_photograph(stage.root, pattern, photograph)
+        record = write_photograph(stage.root, pattern, photograph)
         stage.note(pattern, source, record)
     return record
 
 
-def _write_photograph(root: Path, pattern: str, photograph: Photograph) -> ImageRecord:
+def write_photograph(root: Path, pattern: str, photograph: Photograph) -> ImageRecord:
+    """Write a photograph as its pinhole sees it, and its mask if it needs one.
+
+    Args:
+        root: where the listing JSON lies.
+        pattern: files without their ending, relative to it; %s becomes rgbs and valid.
+        photograph: the source.
+
+    Raises:
+        PhotographError: it is unreadable, or not of its camera's size.
+    """
     content = photograph.path.read_bytes()
     source = decode_undamaged(content, photograph.path)
     undistortion = photograph.undistortion
@@ -165,12 +190,10 @@ def _write_photograph(root: Path, pattern: str, photograph: Photograph) -> Image
             "use the photographs the model was made from, at that size",
         )
     picture, invalid = undistortion.apply(source, _left_out(photograph, source))
-    suffix = photograph.path.suffix.lower()
+    rgb = pattern % "rgbs" + photograph.stored_suffix()
     if undistortion.is_identity:
-        rgb = pattern % "rgbs" + suffix
         (root / rgb).write_bytes(content)
     else:
-        rgb = pattern % "rgbs" + (".jpg" if suffix in (".jpg", ".jpeg") else ".png")
         _write_picture(root / rgb, picture)
     valid = None
     if invalid is not None:
@@ -179,7 +202,7 @@ def _write_photograph(root: Path, pattern: str, photograph: Photograph) -> Image
         valid = describe_file(root, mask)
     return ImageRecord(
         name=photograph.name,
-        source_sha256=hashlib.sha256(content).hexdigest(),
+        source_sha256=photograph.digest(content),
         rgb=describe_file(root, rgb),
         valid=valid,
         width_px=undistortion.width_px,

@@ -88,6 +88,7 @@ def make_flight(
     flight = Flight(root, names, rotations, centres, points, camera)
     _write_model(flight, ecef=ecef, noise_px=noise_px, rounded=round_rotations, rng=rng)
     encoded = cv2.imencode(extension, picture_of(camera)[..., ::-1])[1].tobytes()
+    encoded += prefix.encode()  # behind the picture's end: other flights are other photographs
     for name in names:
         path = root / "images" / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -16,6 +16,7 @@ from data_flights import camera_of, leftovers, make_flight
 from configs.exit_codes import ExitCode
 from nerfcore.data import writing
 from nerfcore.data.dataset import load_dataset
+from nerfcore.data.images import read_photograph
 from nerfcore.data.prepare import PrepareSettings, prepare_dataset
 from nerfcore.data.staging import restore_retired, staged
 from nerfcore.data.update import update_dataset
@@ -116,6 +117,50 @@ def test_finished_dataset_is_kept(tmp_path):
         prepare_dataset(tmp_path / "flight", out, PrepareSettings(val_split=0.3, resume=True))
     both = PrepareSettings(val_split=0.3, resume=True, overwrite=True)
     assert len(prepare_dataset(tmp_path / "flight", out, both).val) == 3
+
+
+@pytest.mark.parametrize("model", ["PINHOLE", "OPENCV"])
+def test_a_photograph_changed_after_the_dataset_was_made(tmp_path, model):
+    """--resume makes it anew, it alone, whatever its time says; what is bad changes nothing."""
+    flight = make_flight(tmp_path / "flight", camera=camera_of(model))
+    out, again = tmp_path / "out", PrepareSettings(val_split=0.3, resume=True)
+    before = prepare_dataset(tmp_path / "flight", out, PrepareSettings(val_split=0.3))
+    times = {path: path.stat().st_mtime_ns for path in before.train.paths}
+    source = tmp_path / "flight" / "images" / before.train.names[2]
+    noted = source.stat()
+    whole = source.read_bytes()
+    source.write_bytes(whole[:200])
+    with pytest.raises(DataError, match="cut off, 200 bytes"):
+        prepare_dataset(tmp_path / "flight", out, again)
+    assert load_dataset(out, checksum=True).train.paths == before.train.paths
+    assert cv2.imwrite(str(source), np.full((72, 96, 3), 200, np.uint8))
+    os.utime(source, ns=(noted.st_atime_ns, noted.st_mtime_ns))
+    after = prepare_dataset(tmp_path / "flight", out, again)
+    assert after.train.names == before.train.names and len(flight.names) == 9
+    stored = [a == b for a, b in zip(after.train.paths, before.train.paths, strict=True)]
+    assert stored == [True, True, False, True, True, True][: len(stored)]
+    assert all(
+        path.stat().st_mtime_ns == times[path] for path in after.train.paths if path in times
+    )
+    assert abs(int(read_photograph(after.train.paths[2]).mean()) - 200) < 2
+    assert not before.train.paths[2].exists()
+    want = prepare_dataset(tmp_path / "flight", tmp_path / "want", PrepareSettings(val_split=0.3))
+    assert after.train.checksums == want.train.checksums
+    load_dataset(out, checksum=True)
+
+
+def test_a_dataset_that_notes_no_sources_cannot_be_compared(tmp_path):
+    """An older dataset is not called unchanged when nobody can tell."""
+    make_flight(tmp_path / "flight")
+    out = tmp_path / "out"
+    prepare_dataset(tmp_path / "flight", out, PrepareSettings())
+    record = json.loads((out / "dataset.json").read_text())
+    for image in record["train"]["images"]:
+        del image["source_sha256"]
+    (out / "dataset.json").write_text(json.dumps(record))
+    assert len(load_dataset(out).train) == 9
+    with pytest.raises(DataError, match=r"records no source_sha256 .*add --overwrite"):
+        prepare_dataset(tmp_path / "flight", out, PrepareSettings(resume=True))
 
 
 def test_two_runs_at_once(tmp_path):

@@ -70,7 +70,8 @@ def test_old_photographs_need_not_be_there(prepared, tmp_path):
     path.write_bytes(path.read_bytes().replace(b"0008.png", b"0009.png"))
     shutil.rmtree(tmp_path / "new" / "images")
     (tmp_path / "new" / "images").mkdir()
-    shutil.copy(tmp_path / "old" / "images" / "0008.png", tmp_path / "new" / "images" / "0009.png")
+    old = tmp_path / "old" / "images" / "0008.png"
+    (tmp_path / "new" / "images" / "0009.png").write_bytes(old.read_bytes() + b"another")
     batch = update_dataset(prepared, tmp_path / "new", heldout_split=0.0)
     assert batch.adapt.names == ("0009.png",) and len(batch.heldout) == 0
 
@@ -86,12 +87,42 @@ def test_the_same_batch_twice(prepared, tmp_path):
     again = add_flight(prepared, tmp_path / "new", resume=True)
     assert again.kept and again.batch.name == "batch_0001"
     make_flight(tmp_path / "third", prefix="b", ecef=True)
-    with pytest.raises(DataError, match="these 9 photographs are batch_0001 already"):
+    same_photographs(tmp_path / "new", "a", tmp_path / "third", "b")
+    with pytest.raises(DataError, match="0 of 9 images are new, they are batch_0001 already"):
         update_dataset(prepared, tmp_path / "third")
+    renamed = add_flight(prepared, tmp_path / "third", resume=True)
+    assert renamed.kept and renamed.batch.name == "batch_0001"
     assert state_of(prepared) == before
     for path in (tmp_path / "third" / "images").iterdir():
         path.write_bytes(path.read_bytes() + b"another")
     assert update_dataset(prepared, tmp_path / "third").name == "batch_0002"
+
+
+def same_photographs(source, prefix, target, new_prefix):
+    for path in (source / "images").iterdir():
+        name = new_prefix + path.name.removeprefix(prefix)
+        shutil.copy(path, target / "images" / name)
+
+
+def test_some_of_the_photographs_twice(prepared, tmp_path):
+    """Photographs of the first flight or of a batch under other names are named, with both."""
+    before = state_of(prepared)
+    make_flight(tmp_path / "copies", prefix="copy", ecef=True)
+    same_photographs(tmp_path / "old", "", tmp_path / "copies", "copy")
+    with pytest.raises(
+        DataError, match=r"9 of 9 new .* copy0000\.png = 0000\.png, .*; remove them"
+    ):
+        update_dataset(prepared, tmp_path / "copies")
+    assert state_of(prepared) == before
+    make_flight(tmp_path / "new", prefix="a", ecef=True, seed=5)
+    update_dataset(prepared, tmp_path / "new", heldout_split=0.5)
+    make_flight(tmp_path / "more", prefix="b", ecef=True, seed=5)
+    same_photographs(tmp_path / "new", "a", tmp_path / "more", "b")
+    for name in ("b0003.png", "b0004.png"):
+        path = tmp_path / "more" / "images" / name
+        path.write_bytes(path.read_bytes() + b"another")
+    with pytest.raises(DataError, match=r"7 of 9 new .*b0000\.png = a0000\.png"):
+        update_dataset(prepared, tmp_path / "more")
 
 
 def remove_photograph(root):
