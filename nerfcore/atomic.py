@@ -47,6 +47,17 @@ def fsync_tree(folder: Path) -> None:
     fsync_folder(folder)
 
 
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let an error of writing name the file: the system does so on opening, not on a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None or error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
 def write_bytes(target: Path, content: bytes) -> None:
     """Write a file atomically: the old content or the new, never a part.
 
@@ -56,7 +67,7 @@ def write_bytes(target: Path, content: bytes) -> None:
     """
     temporary = _temporary_beside(target)
     try:
-        with temporary.open("wb") as handle:
+        with naming(target), temporary.open("wb") as handle:
             handle.write(content)
             handle.flush()
             os.fsync(handle.fileno())

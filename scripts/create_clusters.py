@@ -2,6 +2,7 @@
 """Divide a prepared dataset into experts: see `nerfcore.data.clusters`."""
 
 import errno
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -22,7 +23,7 @@ from nerfcore.data.clusters import ClusterSettings, write_partition
 from nerfcore.data.dataset import load_dataset
 from nerfcore.data.grid_choice import DEFAULT_IMAGES_PER_EXPERT, choose_grid
 from nerfcore.data.partition import Partition
-from nerfcore.data.pixel_masks import COMPACT_STRIDE, write_pixel_masks
+from nerfcore.data.pixel_masks import COMPACT_STRIDE, MaskSettings, write_pixel_masks
 from nerfcore.data.progress import progress_bar
 from nerfcore.data.records import Dataset
 from nerfcore.errors import DataError
@@ -41,7 +42,7 @@ def main(
     data_path: Annotated[Path, _option("data_path", "the prepared dataset's folder")],
     grid_dim: Annotated[
         str | None,
-        _option("grid_dim", "cells along East and South ('2 2'), or Down, East, South ('1 2 2')"),
+        _option("grid_dim", "cells along East and South (2 2), or Down, East, South (1 2 2)"),
     ] = None,
     kmeans: Annotated[
         int | None, _option("kmeans", "so many groups of cameras (k-means) instead of a grid")
@@ -72,7 +73,10 @@ def main(
     ] = None,
     masks: Annotated[
         MaskKind,
-        _option("masks", "also store which expert owns which pixel: every 8th, or every pixel"),
+        _option(
+            "masks",
+            "also store which expert owns which pixel, for other tools: every 8th, or every pixel",
+        ),
     ] = "none",
     resume: Annotated[
         bool, _option("resume", "keep a partition of that name if its settings are the same")
@@ -131,19 +135,10 @@ def _write_masks(
     settings: ClusterSettings,
     masks: MaskKind,
 ) -> None:
+    stride = 1 if masks == "full" else COMPACT_STRIDE
+    how = MaskSettings(settings.ray_samples, stride, settings.center_pixels)
     with progress_bar() as on_progress:
-        for name, images in (("train", dataset.train), ("val", dataset.val)):
-            write_pixel_masks(
-                folder,
-                partition,
-                images,
-                settings.ray_samples,
-                stride=1 if masks == "full" else COMPACT_STRIDE,
-                center_pixels=settings.center_pixels,
-                on_progress=lambda done, total, name=name: on_progress(
-                    f"{name} masks", done, total
-                ),
-            )
+        write_pixel_masks(folder, partition, (dataset.train, dataset.val), how, on_progress)
 
 
 def _refused(masks: Path, error: DataError | OSError) -> typer.Exit:
@@ -156,7 +151,7 @@ def _refused(masks: Path, error: DataError | OSError) -> typer.Exit:
 
 def _parsed_grid(text: str) -> tuple[int, ...]:
     parts = text.replace(",", " ").replace("x", " ").split()
-    if not all(part.isdigit() for part in parts):
+    if not parts or not all(part.isdecimal() for part in parts):
         raise DataError(f"grid_dim: '{text}' is not 2 or 3 whole numbers, as in --grid_dim 2 2")
     return tuple(int(part) for part in parts)
 
@@ -190,15 +185,22 @@ def _show(partition: Partition, counts: Balance) -> None:
 
 
 def joined_grid(arguments: list[str]) -> list[str]:
-    """Join the numbers after --grid_dim into one value, since an option takes a fixed number."""
+    """Join what follows --grid_dim into one value, since an option takes a fixed number of them.
+
+    `--grid_dim 2 2`, `--grid_dim "2 2"` and `--grid_dim=2x2` come out alike.
+    """
     joined: list[str] = []
-    collecting = False
+    collected: list[str] | None = None
     for argument in arguments:
-        if collecting and argument.isdigit():
-            joined[-1] = f"{joined[-1]} {argument}".strip()
+        if collected is not None and not re.match(r"-+[A-Za-z]", argument):
+            collected.append(argument)
+            joined[-1] = " ".join(collected)
             continue
-        collecting = argument in ("--grid_dim", "--grid-dim")
-        joined += [argument, ""] if collecting else [argument]
+        collected = None
+        joined.append(argument)
+        if argument in ("--grid_dim", "--grid-dim"):
+            collected = []
+            joined.append("")
     return joined
 
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Make a synthetic city: two drone flights with an event in between, as COLMAP models in ECEF."""
 
+import errno
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -8,12 +9,14 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from configs.exit_codes import ExitCode
 from nerfcore.city import CitySettings, Event, write_city
 from nerfcore.city.settings import parse_size
 from nerfcore.errors import NerfcoreError
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 DEFAULT = CitySettings()
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def _run(out: Path, settings: CitySettings, quiet: bool) -> None:
@@ -106,8 +109,11 @@ def main(
         )  # fmt: skip
         _run(out, settings, quiet)
     except (NerfcoreError, OSError) as error:
-        print(f"make_city: {error}", file=sys.stderr)
-        raise typer.Exit(2) from None
+        full, text = False, str(error)
+        if isinstance(error, OSError) and error.errno in _FULL:
+            full, text = True, f"{error.filename}: {error.strerror}; make room or choose another OUT"
+        print(f"make_city: {text}", file=sys.stderr)
+        raise typer.Exit(ExitCode.DISK_FULL if full else ExitCode.USAGE) from None
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """Owns writing the flights as a genuine COLMAP model in ECEF (WGS 84, metres)."""
 
+import errno
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +14,8 @@ from numpy.typing import NDArray
 from nerfcore.city.flight import Flight, Shot
 from nerfcore.city.plan import Plan
 from nerfcore.city.sparse import Points, Sightings
+from nerfcore.data.colmap_check import check_model_files
+from nerfcore.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -103,4 +107,17 @@ def write_model(
     model.update_point_3d_errors()
     folder.mkdir()
     model.write_binary(folder)
+    _check_written(folder)
     return float(model.compute_mean_reprojection_error())
+
+
+def _check_written(folder: Path) -> None:
+    """Check that the model is whole: COLMAP does not notice that a disk is full.
+
+    Raises:
+        OSError: it is not.
+    """
+    try:
+        check_model_files(folder)
+    except DataError as error:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder)) from error

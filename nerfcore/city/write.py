@@ -49,6 +49,11 @@ def _encode(name: str, suffix: str, pixels: NDArray[Any], options: Sequence[int]
     return content.tobytes()
 
 
+def _save(file: Path, content: bytes) -> None:
+    with atomic.naming(file):
+        file.write_bytes(content)
+
+
 def _take(
     folder: Path, scene: Scene, town: Town, flight: Flight, settings: CitySettings,
     progress: Progress,
@@ -61,7 +66,7 @@ def _take(
     def one(shot: Shot) -> Photograph:
         picture = render.photograph(scene, town.plan, flight.camera, rays, shot)
         content = _encode(shot.name, ".jpg", picture[..., ::-1], quality)
-        (folder / shot.name).write_bytes(content)
+        _save(folder / shot.name, content)
         return picture
 
     pictures = []
@@ -76,9 +81,9 @@ def _save_depth(folder: Path, scene: Scene, town: Town, flight: Flight) -> None:
     rays = render.pixel_rays(flight.camera, 1)
     for shot in flight.shots:
         depth, _ = render.depth_map(scene, town.plan, rays, shot)
-        np.savez_compressed(
-            folder / f"{Path(shot.name).stem}.npz", depth_m=depth.astype(np.float32)
-        )
+        file = folder / f"{Path(shot.name).stem}.npz"
+        with atomic.naming(file):
+            np.savez_compressed(file, depth_m=depth.astype(np.float32))
 
 
 def _save_changes(folder: Path, town: Town, flight: Flight) -> float:
@@ -89,7 +94,7 @@ def _save_changes(folder: Path, town: Town, flight: Flight) -> float:
     def one(shot: Shot) -> float:
         mask = render.change_mask(town.before, town.after, town.plan, rays, shot)
         content = _encode(shot.name, ".png", mask.astype(np.uint8) * 255)
-        (folder / f"{Path(shot.name).stem}.png").write_bytes(content)
+        _save(folder / f"{Path(shot.name).stem}.png", content)
         return float(mask.mean())
 
     return float(np.mean(list(render.in_parallel(one, list(flight.shots)))))
@@ -181,6 +186,7 @@ def write_city(out: Path, settings: CitySettings, progress: Progress = _silent) 
 
     Raises:
         DataError: the folder exists already.
+        OSError: the disk is full, with the file's name; nothing is left then.
     """
     if out.exists():
         raise DataError(f"out: {out} exists already; remove it or name another folder")
@@ -213,5 +219,5 @@ def write_city(out: Path, settings: CitySettings, progress: Progress = _silent) 
             "reprojection_error_px": error,
             "changed_share": share,
         })  # fmt: skip
-        (folder / "city.json").write_text(json.dumps(described, indent=1) + "\n")
+        _save(folder / "city.json", (json.dumps(described, indent=1) + "\n").encode())
     return described

@@ -110,8 +110,14 @@ def save_partition(
         "box_maxs": partition.box_maxs.tolist(),
         "settings": settings or {},
     }
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
     folder.mkdir(parents=True, exist_ok=True)
-    atomic.write_text(folder / PARTITION_FILE, json.dumps(content, indent=1) + "\n")
+    try:
+        atomic.write_text(folder / PARTITION_FILE, json.dumps(content, indent=1) + "\n")
+    except OSError:
+        for made in missing:
+            made.rmdir()
+        raise
     return folder / PARTITION_FILE
 
 

@@ -1,15 +1,24 @@
-"""Owns which experts own which pixels of an image, and the cache of it on disk.
+"""Owns which experts own which pixels of an image, and the store of it on disk.
 
-Nothing needs the cache: `expert_pixels` computes what is not there. It holds one small file per
-image, `masks/<name>/pixels/<split>/<id>.npz`, at every n-th pixel, one bit an expert. Partitions
-made for the reference system bring masks of their own.
+Training computes it as it goes and needs no store; it is there for other tools, and the survey
+compares it with what is computed. It holds one small file per image, at every n-th pixel, one bit
+an expert, and is made anew when anything it follows from has changed:
+
+    masks/<name>/pixels/settings.json       how, and checksums of the partition and the cameras
+    masks/<name>/pixels/<split>/<id>.npz    bits, shape [K, h, w]
+
+Partitions made for the reference system bring masks of their own.
 """
 
+import hashlib
 import io
+import json
+import shutil
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +32,23 @@ from nerfcore.errors import DataError
 
 PIXELS_FOLDER: Final = "pixels"
 COMPACT_STRIDE: Final = 8
+_SETTINGS_FILE: Final = "settings.json"
 _REMAKE: Final = "remove it, it is only a cache"
+
+
+@dataclass(frozen=True)
+class MaskSettings:
+    """How masks are computed: see `route_image`.
+
+    Attributes:
+        ray_samples: samples per ray inside the scene's box.
+        stride: every so many pixels.
+        center_pixels: rays pass through pixel centres.
+    """
+
+    ray_samples: int
+    stride: int
+    center_pixels: bool
 
 
 def route_image(
@@ -61,70 +86,92 @@ def route_image(
     return owned.reshape(len(v), len(u), len(partition))
 
 
-def expert_pixels(
-    folder: Path,
-    partition: Partition,
-    images: ImageSet,
-    index: int,
-    ray_samples: int = 256,
-    *,
-    stride: int = COMPACT_STRIDE,
-) -> NDArray[np.bool_]:
-    """Return which experts own which pixels, from the cache where there is one.
+def stored_pixels(
+    folder: Path, partition: Partition, images: ImageSet, index: int
+) -> NDArray[np.bool_] | None:
+    """Return which experts own which pixels, as stored: ours, or the reference system's.
 
     Args:
         folder: the partition's, masks/<name>.
         partition, images, index: the experts and the image.
-        ray_samples, stride: for what has to be computed; what is stored has its own.
 
     Returns:
-        bool[K, h, w], all of the image at some resolution.
+        bool[K, h, w], all of the image at some resolution; None when nothing is stored.
 
     Raises:
         DataError: what is stored is damaged.
     """
     path = images.paths[index]
     if is_reference_partition(folder):
-        stored = read_reference_masks(folder, path.stem, len(partition))
-    else:
-        stored = _read(_cache_file(folder, path), len(partition))
-    if stored is not None:
-        return stored
-    routed = route_image(images, index, partition, ray_samples, stride=stride)
-    return np.moveaxis(routed, -1, 0)
+        return read_reference_masks(folder, path.stem, len(partition))
+    return _read(_cache_file(folder, path), len(partition))
 
 
 def write_pixel_masks(
     folder: Path,
     partition: Partition,
-    images: ImageSet,
-    ray_samples: int,
-    *,
-    stride: int,
-    center_pixels: bool,
-    on_progress: Callable[[int, int], None] = lambda *_: None,
+    sets: Sequence[ImageSet],
+    how: MaskSettings,
+    on_progress: Callable[[str, int, int], None] = lambda *_: None,
 ) -> None:
-    """Fill the cache for a set of images; files that are there already are kept.
+    """Store the masks of all images; those that a like run has stored already are kept.
 
     Args:
         folder: the partition's, masks/<name>.
-        partition, images, ray_samples, stride, center_pixels: see `route_image`.
-        on_progress: called with (images done, images in all).
+        partition: the experts.
+        sets: the images; each set's photographs lie in a folder of its own.
+        how: see `MaskSettings`.
+        on_progress: called with (phase, images done, images in all).
     """
-    for index, path in enumerate(images.paths):
-        file = _cache_file(folder, path)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        if not file.is_file():
-            routed = route_image(
-                images, index, partition, ray_samples, stride=stride, center_pixels=center_pixels
-            )
-            masks = np.ascontiguousarray(np.moveaxis(routed, -1, 0))
-            content = io.BytesIO()
-            np.savez_compressed(
-                content, bits=np.packbits(masks, axis=None), shape=np.array(masks.shape, np.int32)
-            )
-            atomic.write_bytes(file, content.getvalue())
-        on_progress(index + 1, len(images))
+    settings = json.dumps(_described(partition, sets, how), indent=1) + "\n"
+    file = folder / PIXELS_FOLDER / _SETTINGS_FILE
+    if not file.is_file() or file.read_text(errors="replace") != settings:
+        shutil.rmtree(file.parent, ignore_errors=True)
+        file.parent.mkdir()
+        atomic.write_text(file, settings)
+    for images in sets:
+        for index, path in enumerate(images.paths):
+            stored = _cache_file(folder, path)
+            stored.parent.mkdir(parents=True, exist_ok=True)
+            if not stored.is_file():
+                atomic.write_bytes(stored, _packed(images, index, partition, how))
+            on_progress(f"{stored.parent.name} masks", index + 1, len(images))
+
+
+def _described(partition: Partition, sets: Sequence[ImageSet], how: MaskSettings) -> dict[str, Any]:
+    """Return what the masks follow from."""
+    p = partition
+    of_partition = (p.centroids, p.box_mins, p.box_maxs, p.aabb)
+    flags = f"{p.cluster_2d} {p.boundary_margin!r}"
+    return {
+        "format_version": 1,
+        **asdict(how),
+        "partition_sha256": _digest(of_partition, flags),
+        "cameras_sha256": _digest(
+            [array for one in sets for array in (one.c2w, one.intrinsics, one.widths_px)],
+            "\n".join(str(path.name) for one in sets for path in one.paths),
+        ),
+    }
+
+
+def _digest(arrays: Iterable[NDArray[Any]], text: str) -> str:
+    digest = hashlib.sha256(text.encode())
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def _packed(images: ImageSet, index: int, partition: Partition, how: MaskSettings) -> bytes:
+    routed = route_image(
+        images, index, partition, how.ray_samples, stride=how.stride,
+        center_pixels=how.center_pixels,
+    )  # fmt: skip
+    masks = np.ascontiguousarray(np.moveaxis(routed, -1, 0))
+    content = io.BytesIO()
+    np.savez_compressed(
+        content, bits=np.packbits(masks, axis=None), shape=np.array(masks.shape, np.int32)
+    )
+    return content.getvalue()
 
 
 def _cache_file(folder: Path, photograph: Path) -> Path:

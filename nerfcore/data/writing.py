@@ -16,6 +16,7 @@ import numpy as np
 import pycolmap
 from numpy.typing import NDArray
 
+from nerfcore import atomic
 from nerfcore.data.borders import border_mask
 from nerfcore.data.colmap import ColmapModel, ColmapPoints
 from nerfcore.data.images import PhotographError, decode_undamaged, read_photograph
@@ -192,7 +193,8 @@ def write_photograph(root: Path, pattern: str, photograph: Photograph) -> ImageR
     picture, invalid = undistortion.apply(source, _left_out(photograph, source))
     rgb = pattern % "rgbs" + photograph.stored_suffix()
     if undistortion.is_identity:
-        (root / rgb).write_bytes(content)
+        with atomic.naming(root / rgb):
+            (root / rgb).write_bytes(content)
     else:
         _write_picture(root / rgb, picture)
     valid = None
@@ -232,7 +234,8 @@ def _write_picture(path: Path, picture: NDArray[np.uint8]) -> None:
     done, content = cv2.imencode(path.suffix, bgr, _JPEG if path.suffix == ".jpg" else [])
     if not done:
         raise DataError(f"{path.name}: could not be encoded as {path.suffix}")
-    path.write_bytes(content.tobytes())
+    with atomic.naming(path):
+        path.write_bytes(content.tobytes())
 
 
 def sparse_points(

@@ -10,12 +10,16 @@ from numpy.typing import NDArray
 from nerfcore.data.balance import Balance, balance
 from nerfcore.data.clusters import ClusterSettings
 from nerfcore.data.partition import Partition, list_partitions, load_partition
-from nerfcore.data.records import Dataset
+from nerfcore.data.pixel_masks import route_image, stored_pixels
+from nerfcore.data.records import Dataset, ImageSet
 from nerfcore.errors import DataError
 from nerfcore.survey import problems as limits
 from nerfcore.survey.problems import Kind, Problem, Severity
 
 _WHOLE: Final = "the dataset"
+_MASKS_COMPARED: Final = 8  # images
+_PIXELS_ACROSS: Final = 32
+_RAY_SAMPLES: Final = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +75,45 @@ def _age(folder: Path) -> tuple[int, str]:
 def count_work(dataset: Dataset, partition: Partition) -> Balance:
     """Count images, points and pixels per expert, as create_clusters.py does by default."""
     return balance(dataset, partition, ClusterSettings(center_pixels=False))
+
+
+def check_masks(dataset: Dataset, partition: Partition) -> list[Problem]:
+    """Compare stored masks of a few images with what training will compute.
+
+    Raises:
+        DataError: a stored mask is damaged.
+    """
+    folder, images = dataset.root / "masks" / partition.name, dataset.train
+    apart = []
+    for index in np.unique(np.linspace(0, len(images) - 1, _MASKS_COMPARED).astype(int)):
+        stored = stored_pixels(folder, partition, images, int(index))
+        if stored is not None:
+            apart.append(_disagreement(stored, images, int(index), partition))
+    worst = float(np.median(apart)) if apart else 0.0
+    if worst <= limits.MASKS_APART:
+        return []
+    return [
+        Problem(
+            Kind.STALE_MASKS, Severity.WARNING, f"masks of {partition.name}",
+            f"{worst:.1%} of pixels (median of {len(apart)} images)",
+            f"at most {limits.MASKS_APART:.0%} other than the partition's boxes say",
+            "make them again with scripts/create_clusters.py --masks; training does not read them",
+        )
+    ]  # fmt: skip
+
+
+def _disagreement(
+    stored: NDArray[np.bool_], images: ImageSet, index: int, partition: Partition
+) -> float:
+    """Return the share of pixels, by expert, that are stored otherwise than they are computed."""
+    width, height = int(images.widths_px[index]), int(images.heights_px[index])
+    stride = max(1, width // _PIXELS_ACROSS)
+    routed = route_image(images, index, partition, _RAY_SAMPLES, stride=stride)
+    rows, columns = (
+        ((np.arange(stride // 2, size, stride) + 0.5) / size * cells).astype(int)
+        for size, cells in ((height, stored.shape[1]), (width, stored.shape[2]))
+    )
+    return float((stored[:, rows][:, :, columns] != np.moveaxis(routed, -1, 0)).mean())
 
 
 def check_experts(experts: Experts | None) -> list[Problem]:

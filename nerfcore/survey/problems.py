@@ -32,6 +32,7 @@ UPWARD_DEG: Final = 80.0
 FEWEST_POINTS: Final = 20
 POINTS_SHARE: Final = 0.15  # of the flight's median
 # Experts.
+MASKS_APART: Final = 0.03  # stored masks have other pixels, which differ at borders
 UNBALANCED: Final = 0.25  # of an equal share
 # The dataset as a whole.
 LEAST_OVERLAP: Final = 0.6
@@ -68,6 +69,7 @@ class Kind(StrEnum):
     EXPOSURE_JUMP = "exposure_jump"
     DUPLICATE = "duplicate"
     UNBALANCED_EXPERT = "unbalanced_expert"
+    STALE_MASKS = "stale_masks"
     NO_EXPERTS = "no_experts"
     NO_PLACE = "no_place"
 
@@ -130,6 +132,10 @@ TITLES: Final[dict[Kind, tuple[str, str]]] = {
     Kind.UNBALANCED_EXPERT: (
         "Unbalanced expert",
         "Sees far less than its equal share, while others carry its work.",
+    ),
+    Kind.STALE_MASKS: (
+        "Stored masks contradict the partition",
+        "They were made for other settings or cameras, and mislead whoever reads them.",
     ),
     Kind.NO_EXPERTS: ("No experts yet", "Training needs the scene divided into experts."),
     Kind.NO_PLACE: ("No place on the Earth", "Results cannot be laid over a map."),

@@ -15,7 +15,13 @@ from nerfcore.data.partition import Partition
 from nerfcore.data.records import Dataset
 from nerfcore.data.routing import point_owners
 from nerfcore.survey.coverage import Coverage, Extent, count_cameras, site_extent
-from nerfcore.survey.experts import Experts, check_experts, choose_partition, count_work
+from nerfcore.survey.experts import (
+    Experts,
+    check_experts,
+    check_masks,
+    choose_partition,
+    count_work,
+)
 from nerfcore.survey.footprints import Views, look_down
 from nerfcore.survey.mosaic import Mosaic
 from nerfcore.survey.photo_checks import check_photographs
@@ -89,11 +95,12 @@ def survey_dataset(
         lambda done, total: on_progress("photographs", done, total),
         lambda i, picture: mosaics[roster.flights[i]].add(picture, roster, views, i),
     )
-    experts = None
+    experts, masks = None, []
     if partition is not None:
         on_progress("experts", 0, 1)
         ground = _ground_owners(dataset, partition, extent, terrain)
         experts = Experts(partition, count_work(dataset, partition), *ground, tuple(others))
+        masks = check_masks(dataset, partition)
         on_progress("experts", 1, 1)
     figures = key_figures(
         roster, views, tracks, coverages[0], dataset.frame, float(np.median(terrain.ground_up_m))
@@ -102,6 +109,7 @@ def survey_dataset(
         check_photographs(roster, views, photos)
         + check_poses(roster, views, tracks)
         + check_experts(experts)
+        + masks
         + check_whole(figures)
     )
     return Survey(

@@ -1,6 +1,7 @@
 """create_clusters.py as a command: its ways to choose the experts, and what it refuses."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -53,6 +54,64 @@ def test_command_line(dataset):
     assert wrong.stderr.count("\n") == 1
     done = run_script("--data_path", root, "--kmeans", 2)
     assert done.returncode == 0 and "k2_kmeans" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("grid", "found"),
+    [
+        (("--grid_dim", "1", "2"), "g12"),
+        (("--grid_dim", "1 2"), "g12"),
+        (("--grid-dim", "1x2"), "g12"),
+        (("--grid_dim=1,2",), "g12"),
+        (("--grid_dim", "1 1 2"), "g112"),
+        (("--grid_dim", "1", "two"), "grid_dim: '1 two' is not 2 or 3 whole numbers"),
+        (("--grid_dim", "-1", "2"), "grid_dim: '-1 2' is not 2 or 3 whole numbers"),
+        (("--grid_dim",), "grid_dim: '' is not 2 or 3 whole numbers"),
+    ],
+)
+def test_every_spelling_of_the_grid(dataset, grid, found):
+    """The grid may come as several arguments or as one; what is none is named."""
+    done = run_script("--data_path", dataset.root, "--output", "x", *grid, "--cluster_2d")
+    if "grid_dim" in found:
+        assert done.returncode == 11 and found in done.stderr and done.stderr.count("\n") == 1
+        return
+    assert done.returncode == 0, done.stderr
+    written = json.loads((dataset.root / "masks" / "x" / "partition.json").read_text())
+    assert "g" + "".join(map(str, written["grid_dim"])) == found
+
+
+def test_inspection_checks_every_file(dataset):
+    """A photograph changed at the same size is told by name, and is fatal with --strict."""
+    command = [sys.executable, str(SCRIPT.with_name("inspect_dataset.py")), str(dataset.root)]
+    path = dataset.train.paths[3]
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(bytes(content))
+    done = subprocess.run(
+        [*command, "--strict"], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 3, done.stderr
+    assert "file changed since it was prepared" in done.stdout
+    survey = json.loads((dataset.root / "report" / "survey.json").read_text())
+    (row,) = [one for one in survey["problems"] if one["kind"] == "changed"]
+    assert row["subject"] == dataset.train.names[3] and row["severity"] == "serious"
+
+
+@pytest.mark.parametrize(
+    ("limit_kb", "points", "named"),
+    [(4, 2000, r"before/images/000\d\.jpg: File too large"), (8, 20000, "before/model: No space")],
+)
+def test_a_city_that_finds_no_room_names_the_file(tmp_path, limit_kb, points, named):
+    """A limit on file sizes stops it at a photograph or a model; nothing is left."""
+    script = SCRIPT.with_name("make_city.py")
+    size = f"--images 8 --update-images 4 --size 96x72 --points {points} --quiet"
+    shell = f"ulimit -f {limit_kb}; exec '{sys.executable}' '{script}' '{tmp_path}/city' {size}"
+    done = subprocess.run(
+        ["bash", "-c", shell], capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 17, done.stderr
+    assert re.search(named, done.stderr) and "make room" in done.stderr
+    assert done.stderr.count("\n") == 1 and list(tmp_path.iterdir()) == []
 
 
 def test_the_bench_of_the_commands(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """k-means, chosen grids, empty experts, the stored balance, and the cache of pixel masks."""
 
+import errno
 import json
 from dataclasses import replace
 
@@ -7,14 +8,22 @@ import numpy as np
 import pytest
 from data_flights import make_flight
 
+from nerfcore import atomic
 from nerfcore.data.balance import balance, describe_balance, save_balance
 from nerfcore.data.centroids import kmeans_centroids
 from nerfcore.data.clusters import ClusterSettings, make_partition, write_partition
 from nerfcore.data.grid_choice import choose_grid
 from nerfcore.data.partition import load_partition
-from nerfcore.data.pixel_masks import expert_pixels, route_image, write_pixel_masks
+from nerfcore.data.pixel_masks import (
+    MaskSettings,
+    route_image,
+    stored_pixels,
+    write_pixel_masks,
+)
 from nerfcore.data.prepare import PrepareSettings, prepare_dataset
 from nerfcore.errors import DataError
+from nerfcore.survey.experts import check_masks
+from nerfcore.survey.problems import Kind
 
 AABB = np.array([[0.2, -2.0, -2.0], [0.6, 2.0, 2.0]])
 
@@ -128,28 +137,77 @@ def test_stored_balance(dataset):
     assert counts.overlap_share == pytest.approx(every.all(axis=1).mean(), abs=0.01)
 
 
-def test_masks_are_a_cache(dataset):
-    """What is stored is what would be computed; damaged files are named; missing ones computed."""
+def test_masks_are_stored_as_they_are_computed(dataset):
+    """What is stored is what is computed; damaged files are named; what is not stored is None."""
     chosen = ClusterSettings((2, 2), cluster_2d=True)
     partition, _ = write_partition(dataset, chosen)
     folder = dataset.root / "masks" / partition.name
+    assert stored_pixels(folder, partition, dataset.train, 5) is None
     heard = []
-    write_pixel_masks(
-        folder,
-        partition,
-        dataset.train,
-        chosen.ray_samples,
-        stride=4,
-        center_pixels=True,
-        on_progress=lambda *numbers: heard.append(numbers),
-    )
-    assert heard[-1] == (13, 13)
+    how = MaskSettings(chosen.ray_samples, 4, center_pixels=True)
+    write_pixel_masks(folder, partition, (dataset.train,), how, lambda *said: heard.append(said))
+    assert heard[-1] == ("train masks", 13, 13)
     files = sorted((folder / "pixels" / "train").iterdir())
     assert len(files) == 13 and max(file.stat().st_size for file in files) < 1000
-    stored = expert_pixels(folder, partition, dataset.train, 5)
+    stored = stored_pixels(folder, partition, dataset.train, 5)
     want = np.moveaxis(route_image(dataset.train, 5, partition, 256, stride=4), -1, 0)
     assert stored.shape == (4, 18, 24) and np.array_equal(stored, want)
-    assert expert_pixels(folder, partition, dataset.val, 0, stride=8).shape == (4, 9, 12)
     files[5].write_bytes(files[5].read_bytes()[:50])
     with pytest.raises(DataError, match=r"000005\.npz: unreadable .* only a cache"):
-        expert_pixels(folder, partition, dataset.train, 5)
+        stored_pixels(folder, partition, dataset.train, 5)
+
+
+def test_masks_follow_their_settings(dataset):
+    """Masks of other settings, another partition or other cameras are made anew, like ones kept."""
+    sets = (dataset.train, dataset.val)
+    partition, _ = write_partition(dataset, ClusterSettings((2, 2)), "two")
+    folder = dataset.root / "masks" / "two"
+    file = folder / "pixels" / "train" / "000003.npz"
+
+    def written(how, of, images):
+        write_pixel_masks(folder, of, images, how)
+        return file.stat().st_ino, stored_pixels(folder, of, images[0], 3)
+
+    first, _ = written(MaskSettings(64, 4, center_pixels=True), partition, sets)
+    assert written(MaskSettings(64, 4, center_pixels=True), partition, sets)[0] == first
+    moved = replace(partition, centroids=partition.centroids + np.float32(0.2))
+    turned = replace(dataset.train, c2w=np.roll(dataset.train.c2w, 1, axis=0))
+    for how, of, images in (
+        (MaskSettings(64, 2, center_pixels=True), partition, sets),
+        (MaskSettings(16, 4, center_pixels=True), partition, sets),
+        (MaskSettings(64, 4, center_pixels=False), partition, sets),
+        (MaskSettings(64, 4, center_pixels=True), moved, sets),
+        (MaskSettings(64, 4, center_pixels=True), partition, (turned, dataset.val)),
+    ):
+        before = file.read_bytes()
+        _, stored = written(how, of, images)
+        want = route_image(
+            images[0], 3, of, how.ray_samples, stride=how.stride, center_pixels=how.center_pixels
+        )
+        assert np.array_equal(stored, np.moveaxis(want, -1, 0))
+        assert file.read_bytes() != before or how.ray_samples == 16 or not how.center_pixels
+
+
+def test_the_survey_finds_masks_of_another_partition(dataset):
+    """Given masks that contradict the boxes, then the survey says so, and only then."""
+    partition, _ = write_partition(dataset, ClusterSettings((1, 2)), "two")
+    folder = dataset.root / "masks" / "two"
+    assert check_masks(dataset, partition) == []
+    how = MaskSettings(256, 4, center_pixels=True)
+    write_pixel_masks(folder, partition, (dataset.train,), how)
+    assert check_masks(dataset, partition) == []
+    other = replace(partition, centroids=partition.centroids[::-1].copy())
+    (one,) = check_masks(dataset, other)
+    assert one.kind is Kind.STALE_MASKS and "create_clusters.py --masks" in one.mend
+
+
+def test_a_full_disk_leaves_no_empty_folders(dataset, monkeypatch):
+    """A partition that could not be written leaves masks/ as it was: not there."""
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(atomic, "write_text", full)
+    with pytest.raises(OSError, match="No space"):
+        write_partition(dataset, ClusterSettings((2, 2)))
+    assert not (dataset.root / "masks").exists()

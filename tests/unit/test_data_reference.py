@@ -12,12 +12,12 @@ import torch
 
 from nerfcore.data.dataset import load_dataset
 from nerfcore.data.partition import list_partitions, load_partition
-from nerfcore.data.pixel_masks import expert_pixels, route_image
+from nerfcore.data.pixel_masks import route_image, stored_pixels
 from nerfcore.data.prepare import PrepareSettings, prepare_dataset
 from nerfcore.data.reference_partition import read_reference_masks
 from nerfcore.data.tensor_file import load_tensors
 from nerfcore.errors import DataError
-from nerfcore.survey.experts import choose_partition
+from nerfcore.survey.experts import check_masks, choose_partition
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 EXAMPLE = DATA / "drz_reference_format" / "out" / "example"
@@ -113,10 +113,9 @@ def test_everything_is_read(tmp_path):
     partition = load_partition(folder)
     assert partition.name == "g12" and len(partition) == 2 and partition.grid_dim == (1, 1, 2)
     assert partition.cluster_2d and partition.boundary_margin == 1.1
-    masks = expert_pixels(folder, partition, dataset.train, 0)
+    masks = stored_pixels(folder, partition, dataset.train, 0)
     assert masks.shape == (2, 36, 48) and masks[0].all() and not masks[1].any()
-    computed = expert_pixels(folder, partition, dataset.train, 1, stride=4)
-    assert computed.shape == (2, 9, 12)
+    assert stored_pixels(folder, partition, dataset.train, 1) is None
 
 
 def test_the_survey_finds_its_partition(tmp_path):
@@ -169,6 +168,7 @@ def test_the_kernel_gives_the_masks_that_the_reference_stored(name):
             shares.append((stored[:, rows][:, :, columns] != routed).mean())
     assert np.median(shares) < 0.001
     assert np.sort(shares)[-2] < 0.01
+    assert check_masks(dataset, partition) == []
 
 
 def test_a_payload_is_not_run(tmp_path):
