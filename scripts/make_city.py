@@ -111,7 +111,8 @@ def main(
     except (NerfcoreError, OSError) as error:
         full, text = False, str(error)
         if isinstance(error, OSError) and error.errno in _FULL:
-            full, text = True, f"{error.filename}: {error.strerror}; make room or choose another OUT"
+            full = True
+            text = f"{error.filename}: {error.strerror}; make room or choose another OUT"
         print(f"make_city: {text}", file=sys.stderr)
         raise typer.Exit(ExitCode.DISK_FULL if full else ExitCode.USAGE) from None
 
