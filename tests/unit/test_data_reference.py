@@ -16,6 +16,7 @@ from nerfcore.data.pixel_masks import route_image, stored_pixels
 from nerfcore.data.prepare import PrepareSettings, prepare_dataset
 from nerfcore.data.reference_partition import read_reference_masks
 from nerfcore.data.tensor_file import load_tensors
+from nerfcore.data.update import update_dataset
 from nerfcore.errors import DataError
 from nerfcore.survey.experts import check_masks, choose_partition
 
@@ -145,6 +146,37 @@ def test_the_real_one():
     # The reference converted the centres that had lost up to 0.4 m (see `recentre`).
     assert np.linalg.norm(got - want[rows], axis=1).max() < 0.45
     assert [folder.name[:3] for folder in list_partitions(EXAMPLE)] == ["g12", "g22"]
+
+
+@real
+def test_a_later_flight_is_added(tmp_path):
+    """Our batch joins theirs; old photographs that this dataset lacks must be there or go."""
+    import pycolmap
+
+    shutil.copytree(EXAMPLE, tmp_path / "data", ignore=shutil.ignore_patterns("masks"))
+    update = tmp_path / "update"
+    (update / "model").mkdir(parents=True)
+    (update / "images").symlink_to(DATA / "drz_update" / "images")
+    model = pycolmap.Reconstruction(str(DATA / "drz_update" / "model"))
+    model.write_binary(str(update / "model"))
+    with pytest.raises(DataError, match=r"56 of 75 photographs .* remove them from the model"):
+        update_dataset(tmp_path / "data", update)
+    dataset = load_dataset(tmp_path / "data")
+    kept = {*dataset.train.names, *(path.name for path in (update / "images").iterdir())}
+    for image in list(model.images.values()):
+        if image.name not in kept:
+            model.deregister_frame(image.frame_id)
+    model.write_binary(str(update / "model"))
+    batch = update_dataset(tmp_path / "data", update)
+    assert batch.name == "batch_0002" and (len(batch.adapt), len(batch.heldout)) == (14, 5)
+    assert not {*batch.adapt.names, *batch.heldout.names} & {
+        *dataset.batch("batch_0001").adapt.names
+    }
+    low, high = (edge(dataset.train.c2w[:, :, 3], axis=0) for edge in (np.min, np.max))
+    centres = batch.adapt.c2w[:, 1:, 3]
+    assert ((centres >= low[1:] - 0.1) & (centres <= high[1:] + 0.1)).all(), "over the same site"
+    with pytest.raises(DataError, match="they are batch_0002 already"):
+        update_dataset(tmp_path / "data", update)
 
 
 @real
