@@ -15,7 +15,6 @@ from nerfcore.adaptation import Adapter, AdaptSettings
 from nerfcore.city.precompile import compile_kernels
 from nerfcore.compiled import remove_stale
 from nerfcore.data.images import ImageStore
-from nerfcore.data.jpeg_check import damage
 from nerfcore.data.partition import Partition
 from nerfcore.data.records import ImageSet, SceneFrame
 from nerfcore.data.routing import point_owners, ray_owners
@@ -64,7 +63,6 @@ def main() -> None:
     compile_kernels()
     with tempfile.TemporaryDirectory() as folder:
         images = tiny_images(Path(folder))
-        damage(cv2.imencode(".jpg", np.full((SIDE_PX, SIDE_PX, 3), 128, np.uint8))[1].tobytes())
         for budget_bytes in (1 << 20, 0):  # in memory, and in a file
             with ImageStore(images, budget_bytes=budget_bytes) as store:
                 for experts in (1, 2):

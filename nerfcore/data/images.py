@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from nerfcore.data.array_file import ArrayFile, Scalar
 from nerfcore.data.borders import border_mask
-from nerfcore.data.jpeg_check import damage
+from nerfcore.data.photo_damage import damage
 from nerfcore.data.records import ImageSet
 from nerfcore.data.storage import REMAKE, check_content
 from nerfcore.errors import DataError

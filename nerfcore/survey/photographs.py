@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nerfcore.data.images import read_mask
-from nerfcore.data.jpeg_check import damage
+from nerfcore.data.photo_damage import damage
 from nerfcore.data.records import ImageSet
 from nerfcore.errors import DataError
 from nerfcore.machine import usable_cores
