@@ -16,8 +16,10 @@ from PIL import Image
 from PIL.TiffImagePlugin import IFDRational
 
 from nerfcore.data.exif import camera_label, read_gps
+from nerfcore.data.georegistration import check_spread
 from nerfcore.data.prepare import PrepareSettings, prepare_dataset
-from nerfcore.data.sfm import _check_spread, _pairs, find_images
+from nerfcore.data.reconstruction import choose_pairs
+from nerfcore.data.sfm import find_images
 from nerfcore.data.similarity import fit_robustly, fit_similarity
 from nerfcore.errors import DataError
 from nerfcore.geometry.geodesy import GeoPoint
@@ -137,23 +139,23 @@ def test_straight_lines_and_single_places_are_refused():
     """Positions on one line leave the tilt open."""
     line = np.outer(np.arange(8.0), [30.0, 10.0, 0.1])
     with pytest.raises(DataError, match="in one place or on one line"):
-        _check_spread(Path("f"), line)
+        check_spread(Path("f"), line)
     with pytest.raises(DataError, match="in one place or on one line"):
-        _check_spread(Path("f"), np.ones((4, 3)))
-    _check_spread(Path("f"), line + np.eye(8, 3)[:, [1, 0, 2]] * 40.0)
+        check_spread(Path("f"), np.ones((4, 3)))
+    check_spread(Path("f"), line + np.eye(8, 3)[:, [1, 0, 2]] * 40.0)
 
 
 def test_pairs_grow_with_the_flight_not_with_its_square():
     """A few photographs are all matched; of many only neighbours, and those without GPS by name."""
     few = [f"{i:03d}.jpg" for i in range(10)]
-    assert len(_pairs(few, {})) == 45
+    assert len(choose_pairs(few, {})) == 45
     many = [f"{i:03d}.jpg" for i in range(400)]
     places = {
         name: GeoPoint(51.0 + 1e-4 * (i // 20), 7.0 + 1e-4 * (i % 20), 100.0)
         for i, name in enumerate(many)
         if i != 200
     }
-    pairs = _pairs(many, places)
+    pairs = choose_pairs(many, places)
     assert len(pairs) < 400 * 30 and all(one < other for one, other in pairs)
     assert ("000.jpg", "001.jpg") in pairs and ("000.jpg", "399.jpg") not in pairs
     assert ("200.jpg", "201.jpg") in pairs and ("195.jpg", "200.jpg") in pairs
@@ -223,9 +225,7 @@ def test_real_photographs(tmp_path):
         PrepareSettings(sfm=True, resume=True),
         lambda phase, done, total: phases.append(phase),
     )
-    assert set(phases) == {"train photographs", "val photographs"} - (
-        set() if len(dataset.val) else {"val photographs"}
-    )
+    assert set(phases) == {"checking photographs", "train photographs"}
     assert len(dataset.train) >= 10 and len(dataset.points) > 300
     want = ecef_to_enu(centres, dataset.frame.enu_ref)
     got = dataset.frame.world_to_enu_m(dataset.train.c2w[:, :, 3])
