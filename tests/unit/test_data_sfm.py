@@ -1,9 +1,7 @@
 """Photographs with GPS: EXIF, the similarity, and a reconstruction of the real flight's corner."""
 
-import io
 import json
 import shutil
-from fractions import Fraction
 from pathlib import Path
 
 import cv2
@@ -12,8 +10,8 @@ import pytest
 from data_flights import leftovers
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from PIL import Image
 from PIL.TiffImagePlugin import IFDRational
+from sfm_photographs import dms, with_gps
 
 from nerfcore.data.exif import camera_label, read_gps
 from nerfcore.data.georegistration import check_spread
@@ -26,37 +24,6 @@ from nerfcore.geometry.geodesy import GeoPoint
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 SFM = PrepareSettings(sfm=True)
-
-
-def dms(value: float) -> tuple[IFDRational, ...]:
-    """Return degrees, minutes, seconds (to 1e-7) the way cameras write them."""
-    exact = Fraction(abs(value)).limit_denominator(10**9)
-    degrees, rest = divmod(exact, 1)
-    minutes, rest = divmod(rest * 60, 1)
-    seconds = Fraction(round(rest * 60 * 10**7), 10**7)
-    return tuple(IFDRational(part.numerator, part.denominator)
-                 for part in (Fraction(degrees), Fraction(minutes), seconds))  # fmt: skip
-
-
-def with_gps(content: bytes, place: GeoPoint | None, **changes) -> bytes:
-    """Return a JPEG with GPS in its EXIF data; `changes` replace fields by their number."""
-    picture = Image.open(io.BytesIO(content))
-    exif = picture.getexif()
-    exif[0x010F], exif[0x0110] = "Maker", "Drone 1"
-    if place is not None:
-        fields = {
-            1: "N" if place.lat_deg >= 0 else "S",
-            2: dms(place.lat_deg),
-            3: "E" if place.lon_deg >= 0 else "W",
-            4: dms(place.lon_deg),
-            5: b"\0" if place.alt_m >= 0 else b"\1",
-            6: IFDRational(round(abs(place.alt_m) * 1000), 1000),
-        }
-        fields |= {int(name.removeprefix("tag")): value for name, value in changes.items()}
-        exif.get_ifd(0x8825).update({k: v for k, v in fields.items() if v is not None})
-    out = io.BytesIO()
-    picture.save(out, "JPEG", quality=95, exif=exif)
-    return out.getvalue()
 
 
 @pytest.fixture(scope="module")
