@@ -19,7 +19,7 @@ from mediator.errors import LedgerCorruptError, LedgerError, LedgerLockedError
 LEDGER_NAME = "ledger.sqlite3"
 LOCK_NAME = "ledger.lock"
 APPLICATION_ID = 0x534B594C  # "SKYL"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _BIRTH_SUFFIX = ".new"
 
 _SCHEMA = """
@@ -123,6 +123,16 @@ CREATE INDEX controls_of_job ON controls (job_id) WHERE open;
 CREATE TABLE peers (mediator TEXT PRIMARY KEY, seen_at REAL NOT NULL) STRICT;
 """
 
+# What version 3 added: events that wait until their job's claim is read back, and the message of a
+# job that is left to the mediator which has what it builds on.
+_THIRD = """
+ALTER TABLE outbox ADD COLUMN held INTEGER NOT NULL DEFAULT 0;
+DROP INDEX outbox_unsent;
+CREATE INDEX outbox_unsent ON outbox (entry_id) WHERE sent_at IS NULL AND held=0;
+CREATE INDEX outbox_held ON outbox (job_id) WHERE held=1;
+ALTER TABLE watches ADD COLUMN message BLOB;
+"""
+
 # An index changes nothing that a ledger says, so it needs no version of its own.
 _INDEX = "CREATE INDEX IF NOT EXISTS jobs_in_order ON jobs (state, priority DESC, sequence)"
 
@@ -177,8 +187,8 @@ def open_for_writing(log_root: Path) -> sqlite3.Connection:
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=FULL")
             _check_pages(connection, path)
-            if version == 1:
-                _upgrade(connection)
+            if version < SCHEMA_VERSION:
+                _upgrade(connection, version)
             connection.execute(_INDEX)
         except sqlite3.OperationalError as error:
             raise LedgerError(
@@ -242,7 +252,7 @@ def _give_birth(path: Path) -> None:
     with contextlib.closing(sqlite3.connect(infant, isolation_level=None)) as connection:
         connection.executescript(
             f"PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={SCHEMA_VERSION};"
-            f"BEGIN;{_SCHEMA}{_SECOND}COMMIT;"
+            f"BEGIN;{_SCHEMA}{_SECOND}{_THIRD}COMMIT;"
         )
     infant.chmod(0o640)
     with infant.open("rb") as handle:
@@ -261,11 +271,10 @@ def _check_pages(connection: sqlite3.Connection, path: Path) -> None:
         raise corrupt(path, "; ".join(findings))
 
 
-def _upgrade(connection: sqlite3.Connection) -> None:
+def _upgrade(connection: sqlite3.Connection, version: int) -> None:
+    second = f"{_SECOND}UPDATE jobs SET claimed=1;" if version == 1 else ""
     connection.executescript(
-        f"BEGIN IMMEDIATE;{_SECOND}"
-        "UPDATE jobs SET claimed=1;"
-        f"PRAGMA user_version={SCHEMA_VERSION};COMMIT;"
+        f"BEGIN IMMEDIATE;{second}{_THIRD}PRAGMA user_version={SCHEMA_VERSION};COMMIT;"
     )
 
 

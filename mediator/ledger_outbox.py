@@ -1,5 +1,7 @@
 """Owns what the mediator owes the broker: entries, which of them are sent, and how far it got.
 
+An entry may be held: it is not sent, and told to nobody, until it is released.
+
 `reached` holds, per partition of a cluster, the offset up to which every entry is known to be
 confirmed or absent. What a crash left in doubt lies beyond it and is looked for there before
 anything is sent again, so no entry is published twice.
@@ -22,7 +24,7 @@ class OutboxTable(LedgerBase):
         """Give entries owed to the broker, oldest first, with an id greater than `after`."""
         rows = self._rows(
             "SELECT entry_id, topic, key, payload, headers FROM outbox"
-            " WHERE sent_at IS NULL AND entry_id > ? ORDER BY entry_id LIMIT ?",
+            " WHERE sent_at IS NULL AND held=0 AND entry_id > ? ORDER BY entry_id LIMIT ?",
             (after, limit),
         )
         return [
@@ -36,9 +38,18 @@ class OutboxTable(LedgerBase):
             for row in rows
         ]
 
+    def backlog(self, limit: int) -> int:
+        """Give the number of entries owed to the broker, counted up to a limit."""
+        rows = self._rows(
+            "SELECT COUNT(*) AS n FROM"
+            " (SELECT 1 FROM outbox WHERE sent_at IS NULL AND held=0 LIMIT ?)",
+            (limit,),
+        )
+        return int(rows[0]["n"])
+
     def unsent_topics(self) -> set[str]:
         """Give the topics that something is owed to."""
-        rows = self._rows("SELECT DISTINCT topic FROM outbox WHERE sent_at IS NULL")
+        rows = self._rows("SELECT DISTINCT topic FROM outbox WHERE sent_at IS NULL AND held=0")
         return {row["topic"] for row in rows}
 
     def mark_sent(
@@ -83,6 +94,16 @@ class OutboxTable(LedgerBase):
                 (job_id, self._topics.dead_letters),
             )
 
+    def _release(self, job_id: str) -> None:
+        """Let a job's held entries go, in their order, behind everything that is owed already."""
+        self._connection.execute(
+            "INSERT INTO outbox (job_id, seq, topic, key, headers, payload)"
+            " SELECT job_id, seq, topic, key, headers, payload FROM outbox"
+            " WHERE job_id=? AND held=1 ORDER BY entry_id",
+            (job_id,),
+        )
+        self._connection.execute("DELETE FROM outbox WHERE job_id=? AND held=1", (job_id,))
+
     def _owe(
         self,
         topic: str,
@@ -92,8 +113,10 @@ class OutboxTable(LedgerBase):
         job_id: str | None = None,
         seq: int | None = None,
         headers: Sequence[tuple[str, str]] = (),
+        held: bool = False,
     ) -> None:
         self._connection.execute(
-            "INSERT INTO outbox (job_id, seq, topic, key, headers, payload) VALUES (?,?,?,?,?,?)",
-            (job_id, seq, topic, key, json.dumps(headers), payload),
+            "INSERT INTO outbox (job_id, seq, topic, key, headers, payload, held)"
+            " VALUES (?,?,?,?,?,?,?)",
+            (job_id, seq, topic, key, json.dumps(headers), payload, held),
         )

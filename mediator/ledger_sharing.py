@@ -1,7 +1,8 @@
 """Owns what a ledger remembers because other mediators exist.
 
-- watches: jobs that another mediator owns and whose message lies in a partition this one reads;
-  if the owner vanishes, this mediator takes them over.
+- watches: jobs that another mediator owns, or is to own because what they build on is there, and
+  whose message lies in a partition this one reads; if the owner vanishes, this mediator takes them
+  over.
 - controls: requests to cancel or retry a job, each kept until it was applied. A request to cancel
   a job that is not here yet is a tombstone: the job ends as soon as it comes.
 - peers: mediators heard of lately.
@@ -63,21 +64,25 @@ class SharingTables(OutboxTable):
 
     # --- jobs of others ---------------------------------------------------------------------
 
-    def watch(self, source: Source, job: NewJob, *, seen: bool = False) -> None:
-        """Remember a job that another mediator owns.
+    def watch(
+        self, source: Source, job: NewJob, *, seen: bool = False, message: bytes | None = None
+    ) -> None:
+        """Remember a job that another mediator owns or is to own.
 
         Args:
             source: the message it came with.
             job: the job.
             seen: the message's outcome is noted already.
+            message: the message itself, as it is left to the mediator that is to own the job; None
+                when the job has an owner.
         """
         with self.transaction():
             if not seen:
                 self._note_source(source, job.job_id, "elsewhere")
             self._connection.execute(
-                "INSERT OR IGNORE INTO watches VALUES (?,?,?,?,?,?,?,?,?,?)",
+                "INSERT OR IGNORE INTO watches VALUES (?,?,?,?,?,?,?,?,?,?,?)",
                 (job.job_id, job.op, job.spec, job.spec_sha256, job.priority, job.waits_for,
-                 source.cluster_id, source.topic, source.partition, source.offset),
+                 source.cluster_id, source.topic, source.partition, source.offset, message),
             )  # fmt: skip
 
     def watches(self) -> list[Watch]:
@@ -92,6 +97,7 @@ class SharingTables(OutboxTable):
                     row["source_cluster"], row["source_topic"],
                     row["source_partition"], row["source_offset"],
                 ),
+                row["message"],
             )
             for row in self._rows("SELECT * FROM watches ORDER BY rowid")
         ]  # fmt: skip

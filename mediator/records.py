@@ -63,10 +63,15 @@ class NewJob:
 
 @dataclass(frozen=True)
 class Watch:
-    """A job of another mediator, with the message that would bring it here."""
+    """A job of another mediator, with the message that would bring it here.
+
+    Attributes:
+        message: the message itself where no mediator has claimed the job yet.
+    """
 
     job: NewJob
     source: Source
+    message: bytes | None = None
 
 
 @dataclass(frozen=True)
