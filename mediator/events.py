@@ -138,6 +138,11 @@ class DeadLetter:
     headers: Sequence[tuple[str, bytes | None]]
     job_id: str | None
 
+    @property
+    def sha256(self) -> str:
+        """The SHA-256 of the original, in hex."""
+        return hashlib.sha256(self.value or b"").hexdigest()
+
     def payload(self) -> bytes:
         """Give the letter as JSON; an original that would not fit a message is cut and marked."""
         whole = self._encode(self.value)
@@ -172,7 +177,7 @@ class DeadLetter:
             ],
             "original": None if original is None else _text_or_base64(original),
             "original_bytes": None if self.value is None else len(value),
-            "original_sha256": hashlib.sha256(value).hexdigest(),
+            "original_sha256": self.sha256,
             "original_cut": original is not None and len(original) < len(value),
         }
         return json.dumps(letter).encode()

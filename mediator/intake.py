@@ -140,6 +140,12 @@ class Intake:
     def _known(self, job_id: str | None) -> Known | None:
         return None if self._memory is None or job_id is None else self._memory.known(job_id)
 
+    def _refused_elsewhere(self, letter: DeadLetter) -> bool:
+        """Tell whether another mediator has told of the end of this very message's job."""
+        known = self._known(letter.job_id)
+        here = letter.job_id is not None and self._ledger.state_of(letter.job_id) is not None
+        return known is not None and not here and known.spec_sha256 == letter.sha256
+
     def _next_epoch(self, job_id: str) -> int:
         """Give the epoch in which a new job of this id prevails on the status topic."""
         known = self._known(job_id)
@@ -204,9 +210,9 @@ class Intake:
         self, source: Source, message: Message, reason: str, problems: list[FieldProblem]
     ) -> Outcome:
         job_id, op = _salvage(message.value)
-        foreign = self._elsewhere(job_id) is not None
-        epoch = None if foreign or job_id is None else self._next_epoch(job_id)
         letter = _letter(source, message, reason, problems, job_id)
+        foreign = self._elsewhere(job_id) is not None or self._refused_elsewhere(letter)
+        epoch = None if foreign or job_id is None else self._next_epoch(job_id)
         self._ledger.refuse(source, letter, op, epoch=epoch)
         name = "message" if job_id is None else f"job {job_id}"
         _log.warning("%s: refused (%s): %s", name, source, one_line(reason))

@@ -70,6 +70,9 @@ class JobsTable(SharingTables):
     def refuse(self, source: Source, letter: DeadLetter, op: str, *, epoch: int | None = 1) -> None:
         """Write a dead letter; a valid job id that names no job yet becomes a rejected job.
 
+        The same bytes under the id of a rejected job are a duplicate of it; others reject it anew,
+        under the next epoch.
+
         Args:
             source: the message.
             letter: the dead letter.
@@ -81,11 +84,13 @@ class JobsTable(SharingTables):
             self._owe_letter(letter)
             if letter.job_id is None or epoch is None:
                 return
-            known = self.state_of(letter.job_id)
-            if known is not None and known is not JobState.REJECTED:
+            known = self.job(letter.job_id)
+            again = known is not None and known.spec_sha256 == letter.sha256
+            if known is not None and (again or known.state is not JobState.REJECTED):
                 self._tell_of_refusal(letter.job_id, letter.reason)
             else:
-                self._write_received(NewJob(letter.job_id, op, "{}", ""), source, epoch)
+                refused = NewJob(letter.job_id, op, "{}", letter.sha256)
+                self._write_received(refused, source, epoch)
                 problems = [vars(problem) for problem in letter.problems]
                 self._move(
                     letter.job_id,
@@ -123,9 +128,10 @@ class JobsTable(SharingTables):
     def _write_received(
         self, job: NewJob, source: Source = NO_SOURCE, epoch: int = 1, attempt: int = 0
     ) -> None:
-        known = self.state_of(job.job_id)
+        known = self.job(job.job_id)
         if known is not None:
-            check_transition(job.job_id, known, JobState.RECEIVED)
+            check_transition(job.job_id, known.state, JobState.RECEIVED)
+            epoch = max(epoch, known.epoch + 1)  # the one before has had its end
         self._connection.execute(
             "INSERT INTO jobs (job_id, op, spec, spec_sha256, state, priority, sequence, waits_for,"
             " received_at, epoch, attempt, event_seq, source_cluster, source_topic,"
@@ -136,7 +142,7 @@ class JobsTable(SharingTables):
             " ON CONFLICT (job_id) DO UPDATE SET op=:op, spec=:spec, spec_sha256=:sha,"
             " state=:state, priority=:priority, sequence=excluded.sequence, waits_for=:waits_for,"
             " received_at=:now, ended_at=NULL, reason=NULL, claimed=0, failures=0, not_before=0,"
-            " cancel_reason=NULL, epoch=MAX(epoch, :epoch), attempt=MAX(attempt, :attempt),"
+            " cancel_reason=NULL, epoch=:epoch, attempt=MAX(attempt, :attempt),"
             " event_seq=MAX(event_seq, :first_seq), source_cluster=:cluster, source_topic=:topic,"
             " source_partition=:partition, source_offset=:offset",
             {

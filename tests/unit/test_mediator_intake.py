@@ -212,6 +212,20 @@ def test_a_refused_job_with_a_good_id_is_told_to_its_sender(desk: Desk) -> None:
     assert desk.give(train(job_id="a", seed=1)) is Outcome.ACCEPTED
 
 
+def test_an_epoch_has_one_end_however_often_a_job_is_refused(desk: Desk) -> None:
+    """The same bytes again are a duplicate; other bytes, wrong or right, begin the next epoch."""
+    for value in (train(job_id="a", sed=1), train(job_id="a", sed=1), train(job_id="a", sed=2)):
+        assert desk.give(value) is Outcome.REFUSED
+    assert desk.give(train(job_id="a", seed=1)) is Outcome.ACCEPTED
+    told = [(e["kind"], e["state"], e["epoch"]) for e in desk.events()]
+    assert told == [
+        ("state", "rejected", 1), ("duplicate", "rejected", 1), ("state", "rejected", 2),
+        ("state", "queued", 3),
+    ]  # fmt: skip
+    assert [e["seq"] for e in desk.events()] == sorted(e["seq"] for e in desk.events())
+    assert len(desk.letters()) == 3
+
+
 def test_links_out_of_the_roots_are_refused(desk: Desk, tmp_path_factory) -> None:
     """For data, checkpoints and job folders."""
     outside = tmp_path_factory.mktemp("outside")
