@@ -17,6 +17,7 @@ DEFAULT_BOOTSTRAP = f"localhost:{DEFAULT_PORT}"
 DEFAULT_JOBS_TOPIC = "nerfConfigs"
 STATUS_TOPIC = "nerfJobs.status"
 EVENTS_TOPIC = "nerfJobs.events"
+LONGEST_JOBS_TOPIC = 249 - len(".status")
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 
 _TOPIC_PATTERN = re.compile(r"[A-Za-z0-9._-]{1,249}")
@@ -54,11 +55,6 @@ def check_bootstrap(address: str) -> str:
     return address
 
 
-def dlq_topic_for(jobs_topic: str) -> str:
-    """Return the name of the dead-letter topic that belongs to a jobs topic."""
-    return f"{jobs_topic}.dlq"
-
-
 class Topics(TypedDict):
     """The four topic names as keyword arguments of KafkaSettings."""
 
@@ -71,15 +67,25 @@ class Topics(TypedDict):
 def topics_for(jobs_topic: str) -> Topics:
     """Return the topic names that belong to a jobs topic, for `KafkaSettings(..., **topics)`.
 
+    Each jobs topic has topics of its own, so that the same job id in two of them names two jobs.
+    `nerfConfigs` has `nerfJobs.status` and `nerfJobs.events`; any other topic T has `T.status` and
+    `T.events`. Dead letters of T go to `T.dlq`.
+
     Raises:
-        KafkaSettingsError: the name is not a Kafka topic name.
+        KafkaSettingsError: the name is not a Kafka topic name, or too long to add to.
     """
     check_topic(jobs_topic)
+    if len(jobs_topic) > LONGEST_JOBS_TOPIC:
+        raise KafkaSettingsError(
+            f"topic {jobs_topic!r} has {len(jobs_topic)} characters; at most {LONGEST_JOBS_TOPIC}, "
+            f"since {jobs_topic[:8]}....status must be a topic name too"
+        )
+    default = jobs_topic == DEFAULT_JOBS_TOPIC
     return Topics(
         jobs_topic=jobs_topic,
-        status_topic=STATUS_TOPIC,
-        events_topic=EVENTS_TOPIC,
-        dlq_topic=dlq_topic_for(jobs_topic),
+        status_topic=STATUS_TOPIC if default else f"{jobs_topic}.status",
+        events_topic=EVENTS_TOPIC if default else f"{jobs_topic}.events",
+        dlq_topic=f"{jobs_topic}.dlq",
     )
 
 
@@ -120,22 +126,23 @@ class KafkaSettings:
         jobs_topic: job specs come in here.
         status_topic: latest state of each job, key = job id (compacted).
         events_topic: every event of each job, key = job id.
-        dlq_topic: what was refused; left empty it becomes `<jobs_topic>.dlq`.
+        dlq_topic: what was refused. These three, left empty, are what `topics_for` gives.
         properties: librdkafka properties of the user (TLS, SASL); not part of the repr.
         embedded: the broker is this package's own, so group timings may be short.
     """
 
     bootstrap: str
     jobs_topic: str = DEFAULT_JOBS_TOPIC
-    status_topic: str = STATUS_TOPIC
-    events_topic: str = EVENTS_TOPIC
+    status_topic: str = ""
+    events_topic: str = ""
     dlq_topic: str = ""
     properties: Mapping[str, str] = field(default_factory=dict, repr=False)
     embedded: bool = False
 
     def __post_init__(self) -> None:
-        if not self.dlq_topic:
-            object.__setattr__(self, "dlq_topic", dlq_topic_for(self.jobs_topic))
+        for name, topic in topics_for(self.jobs_topic).items():
+            if not getattr(self, name):
+                object.__setattr__(self, name, topic)
         check_bootstrap(self.bootstrap)
         for topic in self.topics:
             check_topic(topic)

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from configs import Roots
 from configs.artifacts import BROKER_FILE
-from kafka_utils.settings import EVENTS_TOPIC, STATUS_TOPIC, dlq_topic_for
+from kafka_utils.settings import topics_for
+from mediator.adoption import Adoption
 from mediator.broker_link import BrokerLink, BrokerWish
 from mediator.cleanup import check_log_root, clean
 from mediator.errors import SettingsError
@@ -75,7 +76,10 @@ class Settings:
 
 def topics_of(jobs_topic: str) -> Topics:
     """Give the topics that belong to a jobs topic."""
-    return Topics(STATUS_TOPIC, EVENTS_TOPIC, dlq_topic_for(jobs_topic), jobs_topic)
+    topics = topics_for(jobs_topic)
+    return Topics(
+        topics["status_topic"], topics["events_topic"], topics["dlq_topic"], topics["jobs_topic"]
+    )
 
 
 def serve(settings: Settings, runner_argv: tuple[str, ...] = RUNNER_ARGV) -> None:
@@ -154,6 +158,7 @@ def _service(
     )
     memory = SharedMemory(ledger.mediator, settings.topic)
     intake = Intake(ledger, roots, memory)
+    adoption = Adoption(ledger, memory, intake.placement, roots)
     launch = start_runner if spawner is None else spawner.launch
     tend = None if spawner is None else spawner.tend
     supervisor = Supervisor(
@@ -165,7 +170,7 @@ def _service(
         intake,
         supervisor,
         BrokerLink(wish, ledger),
-        Sharing(ledger, memory, intake, supervisor, settings.lease_s),
+        Sharing(ledger, memory, intake, adoption, supervisor, settings.lease_s),
         stop,
         grace_s=settings.grace_s,
         flush_s=settings.flush_s,

@@ -42,6 +42,7 @@ class EventKind(StrEnum):
     METRICS = "metrics"
     DUPLICATE = "duplicate"
     CONTROL = "control"
+    WAITING = "waiting"
 
 
 @dataclass(frozen=True)

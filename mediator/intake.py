@@ -10,7 +10,6 @@ import json
 import logging
 import re
 from enum import StrEnum
-from pathlib import Path
 
 from configs import OPS, Job, JobRefused, Roots, canonical_json
 from configs.common import JOB_ID_PATTERN
@@ -19,15 +18,18 @@ from configs.parse import parse_message, spec_hash
 from kafka_utils.consumer import Message
 from mediator.errors import MediatorError
 from mediator.events import DeadLetter, FieldProblem
-from mediator.inheritance import inherit_checkpoints
 from mediator.job_folder import clash_of
 from mediator.ledger import Ledger
+from mediator.offers import AS_READ, MESSAGE_LIMIT_BYTES, Offer, pack, source_of
 from mediator.peers import Known, SharedMemory
-from mediator.records import Control, NewJob, Source, Watch
-from mediator.requirements import CheckpointJobUnknown, check_requirements
+from mediator.placement import Place, Placement
+from mediator.records import Control, NewJob, Source
+from mediator.requirements import JobUnknown
 from mediator.states import JobState
 from mediator.text import one_line
 
+CONTROL_OPS = frozenset({"cancel", "retry"})
+KNOWN_OPS = CONTROL_OPS | set(OPS)
 _log = logging.getLogger("mediator")
 
 
@@ -57,14 +59,15 @@ class Intake:
         self._ledger = ledger
         self.roots = roots
         self._memory = memory
+        self.placement = Placement(ledger, roots, memory)
 
     def take(self, message: Message, *, may_wait: bool = False) -> Outcome:
         """Deal with one message, durably.
 
         Args:
             message: as it came.
-            may_wait: if it names the checkpoint of a job nobody knows, decide later: the message
-                of that job may still come, from another partition.
+            may_wait: if it names a job that nobody knows, decide later: the message of that job
+                may still come, from another partition.
 
         Returns:
             What became of it; after DEFERRED nothing is written and it must be given again.
@@ -81,7 +84,7 @@ class Intake:
                 return self._take_control(source, asked)
             return self._take_job(source, message, _named(asked, source))
         except JobRefused as refusal:
-            if may_wait and isinstance(refusal, CheckpointJobUnknown):
+            if may_wait and isinstance(refusal, JobUnknown):
                 return Outcome.DEFERRED
             problems = [FieldProblem(e.field, e.value, e.message) for e in refusal.errors]
             return self._refuse(source, message, refusal.reason, problems)
@@ -92,43 +95,66 @@ class Intake:
             _log.exception("message %s: unforeseen error", source)
             return self._refuse(source, message, f"unforeseen {type(error).__name__}: {error}", [])
 
-    def take_over(self, watch: Watch, known: Known | None, their_logs: str = "") -> bool:
-        """Make a job of a mediator that has gone this one's own, as far as its inputs are here.
+    def take_offer(self, offer: Offer) -> None:
+        """Take a message that another mediator leaves to this one; what it builds on is here.
 
-        Args:
-            watch: the job.
-            known: what the status topic says of it.
-            their_logs: that mediator's log root by its own word; "" when it is not known.
+        Raises:
+            LedgerWriteError: nothing was written; the offer must be given again.
         """
-        job_id = watch.job.job_id
-        asked = parse_message(watch.job.spec)
+        if offer.epoch == AS_READ:
+            self.take(offer.message)
+            return
+        known, here = self._known(offer.job_id), self._ledger.state_of(offer.job_id)
+        answered = known is not None and known.epoch >= offer.epoch
+        if answered or here not in (None, JobState.REJECTED):
+            return
+        asked = parse_message(offer.message.value or b"")
         if isinstance(asked, ControlRequest):
-            return False
+            return
+        source = source_of(offer.message)
+        new = _new_job(asked)
         try:
-            waits_for = check_requirements(asked, self.roots, self._ledger.state_of)
+            place = self.placement.find(asked)
         except JobRefused as refusal:
-            _log.warning("job %s: its mediator has gone, but it cannot run here: %s",
-                         job_id, one_line(refusal.reason))  # fmt: skip
-            return False
-        if their_logs:
-            inherit_checkpoints(job_id, Path(their_logs), self.roots)
-        self._ledger.accept(
-            watch.source,
-            dataclasses.replace(watch.job, waits_for=waits_for),
-            epoch=1 if known is None else known.epoch + 1,
-            attempt=0 if known is None else known.attempt,
-            seen=True,
-        )
-        _log.warning("job %s: taken over from mediator %s, which has gone (attempts so far: %d)",
-                     job_id, known.mediator if known else "unknown",
-                     known.attempt if known else 0)  # fmt: skip
-        return True
+            reason = f"left to this mediator, but it cannot run here: {one_line(refusal.reason)}"
+            self._ledger.tell_waiting(new, JobState.QUEUED, offer.epoch, reason)
+            _log.warning("job %s: %s", offer.job_id, reason)
+            return
+        if place.mediator is None:
+            new = dataclasses.replace(new, waits_for=place.waits_for)
+            self._ledger.accept(source, new, epoch=offer.epoch, attempt=offer.attempt,
+                                seen=self._ledger.has_seen(source))  # fmt: skip
+            _log.warning("job %s: taken over, what it builds on is here (attempts so far: %d)",
+                         offer.job_id, offer.attempt)  # fmt: skip
 
     def _take_control(self, source: Source, asked: ControlRequest) -> Outcome:
+        self._check_control(asked)
         control = Control(asked.op, asked.job_id, str(source))
         self._ledger.note_control(control, source.topic, source)
         _log.info("job %s: request to %s (%s)", asked.job_id, asked.op, source)
         return Outcome.CONTROL
+
+    def _check_control(self, asked: ControlRequest) -> None:
+        """Refuse a request that nobody would ever answer."""
+        if self._ledger.state_of(asked.job_id) is not None:
+            return
+        known = self._known(asked.job_id)
+        if known is None:
+            # a request to cancel waits for its job
+            if asked.op == "retry":
+                raise JobUnknown.because(
+                    "retry: no mediator knows such a job; publish the job itself",
+                    "job_id",
+                    asked.job_id,
+                )
+        elif known.ended and self._memory is not None and self._memory.has_left(known.mediator):
+            where = self._memory.describe(known.mediator)
+            raise JobRefused.because(
+                f"{asked.op}: the job ended as {known.state} at {where}, which has gone; start "
+                "that mediator again and repeat the request, or publish the job under another id",
+                "job_id",
+                asked.job_id,
+            )
 
     def _elsewhere(self, job_id: str | None) -> Known | None:
         """Give another mediator's accepted job of this id, or None."""
@@ -162,9 +188,7 @@ class Intake:
             if known.ended:
                 self._ledger.note_source(source, job_id, "duplicate")
             else:
-                spec, digest = canonical_json(job), spec_hash(job)
-                new = NewJob(job_id, job.op, spec, digest, priority=job.priority)
-                self._ledger.watch(source, new)
+                self._ledger.watch(source, _new_job(job))
             if repeat:
                 self._ledger.tell_of_foreign_duplicate(job_id, job.op, known.state, known.epoch)
         _log.info("job %s: %s at mediator %s (%s)", job_id, known.state, known.mediator, source)
@@ -181,15 +205,46 @@ class Intake:
             return self._refuse_other_spec(source, message, job_id)
         if (elsewhere := self._elsewhere(job_id)) is not None:
             return self._take_foreign(source, message, job, elsewhere)
+        if (left := self._ledger.watched_spec(job_id)) is not None and self._known(job_id) is None:
+            return self._take_copy(source, message, job, left)
         if self._known(job_id) is None and (clash := clash_of(self.roots.logs, job_id)):
             raise JobRefused.because(clash, "job_id", job_id)
-        waits_for = check_requirements(job, self.roots, self._ledger.state_of)
-        spec, digest = canonical_json(job), spec_hash(job)
-        new = NewJob(job_id, job.op, spec, digest, waits_for, job.priority)
+        place = self.placement.find(job)
+        if place.mediator is not None:
+            return self._leave(source, message, job, place)
+        waits_for = place.waits_for
+        new = dataclasses.replace(_new_job(job), waits_for=waits_for)
         self._ledger.accept(source, new, epoch=self._next_epoch(job_id))
         _log.info("job %s: queued (%s, %s)%s", job_id, job.op, source,
                   f"; waits for job {waits_for}" if waits_for else "")  # fmt: skip
         return Outcome.ACCEPTED
+
+    def _take_copy(self, source: Source, message: Message, job: Job, left: str) -> Outcome:
+        """Take a message under the id of a job that is being left to another mediator."""
+        job_id = str(job.job_id)
+        if left != spec_hash(job):
+            return self._refuse_other_spec(source, message, job_id)
+        with self._ledger.transaction():
+            self._ledger.note_source(source, job_id, "duplicate")
+            self._ledger.tell_of_foreign_duplicate(job_id, job.op, JobState.QUEUED, 1)
+        return Outcome.DUPLICATE
+
+    def _leave(self, source: Source, message: Message, job: Job, place: Place) -> Outcome:
+        """Leave a job to the mediator that has what it builds on; `adoption` asks that one."""
+        gone = self._memory is not None and self._memory.has_left(str(place.mediator))
+        if gone and place.base_ended:
+            raise JobRefused.because(place.reason, "checkpoint_path", job.checkpoint_path)
+        if len(packed := pack(message)) > MESSAGE_LIMIT_BYTES:
+            raise JobRefused.because(
+                f"{place.reason}; the message is too large ({len(packed)} bytes packed, limit "
+                f"{MESSAGE_LIMIT_BYTES}) to be passed on",
+                "checkpoint_path",
+                job.checkpoint_path,
+            )
+        self._ledger.watch(source, _new_job(job), message=packed)
+        _log.info("job %s: what it builds on is at mediator %s (%s)",
+                  job.job_id, place.mediator, source)  # fmt: skip
+        return Outcome.ELSEWHERE
 
     def _refuse_other_spec(self, source: Source, message: Message, job_id: str) -> Outcome:
         problem = FieldProblem(
@@ -212,11 +267,17 @@ class Intake:
         job_id, op = _salvage(message.value)
         letter = _letter(source, message, reason, problems, job_id)
         foreign = self._elsewhere(job_id) is not None or self._refused_elsewhere(letter)
+        foreign = foreign or op in CONTROL_OPS  # a request is no job
         epoch = None if foreign or job_id is None else self._next_epoch(job_id)
         self._ledger.refuse(source, letter, op, epoch=epoch)
         name = "message" if job_id is None else f"job {job_id}"
         _log.warning("%s: refused (%s): %s", name, source, one_line(reason))
         return Outcome.REFUSED
+
+
+def _new_job(job: Job) -> NewJob:
+    spec, digest = canonical_json(job), spec_hash(job)
+    return NewJob(str(job.job_id), job.op, spec, digest, priority=job.priority)
 
 
 def _named(job: Job, source: Source) -> Job:
@@ -234,7 +295,10 @@ def _letter(
 
 
 def _salvage(value: bytes | None) -> tuple[str | None, str]:
-    """Give the valid job id and the known op of a refused message, as far as it has them."""
+    """Give the valid job id and the known op of a refused message, as far as it has them.
+
+    The op may be a request's.
+    """
     try:
         record = json.loads(value or b"")
     except (ValueError, RecursionError):
@@ -243,4 +307,4 @@ def _salvage(value: bytes | None) -> tuple[str | None, str]:
         return None, ""
     job_id, op = record.get("job_id"), record.get("op")
     valid = isinstance(job_id, str) and re.fullmatch(JOB_ID_PATTERN, job_id)
-    return (job_id if valid else None), (op if isinstance(op, str) and op in OPS else "")
+    return (job_id if valid else None), (op if isinstance(op, str) and op in KNOWN_OPS else "")

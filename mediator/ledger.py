@@ -7,9 +7,10 @@ owed), `ledger_sharing` (other mediators), `ledger_jobs` (jobs), and this one.
 from collections.abc import Iterable
 from typing import Any
 
-from mediator.events import EventKind, control_payload
+from mediator.events import Event, EventKind, control_payload
 from mediator.ledger_jobs import JobsTable, event_of, owner_of, record_of
 from mediator.ledger_sharing import ENDED_MARKS
+from mediator.offers import Offer, offer_payload, source_of
 from mediator.records import NewJob, Waiting
 from mediator.states import JobState
 from mediator.text import one_line
@@ -23,12 +24,15 @@ class Ledger(JobsTable):
     def mark_claimed(self, claims: Iterable[tuple[str, int]]) -> None:
         """Note that these jobs (id and epoch) are this mediator's: nobody else was first.
 
-        Not lasting: the topic says it again.
+        What waited for that may now be told. Not lasting: the topic says it again.
         """
         with self.transaction(lasting=False):
-            self._connection.executemany(
-                "UPDATE jobs SET claimed=1 WHERE job_id=? AND epoch=?", list(claims)
-            )
+            for job_id, epoch in claims:
+                changed = self._connection.execute(
+                    "UPDATE jobs SET claimed=1 WHERE job_id=? AND epoch=?", (job_id, epoch)
+                )
+                if changed.rowcount:
+                    self._release(job_id)
 
     def give_up(self, job_id: str) -> None:
         """Let another mediator have a job, without a word; watch it from now on.
@@ -43,15 +47,21 @@ class Ledger(JobsTable):
             self._connection.execute("DELETE FROM jobs WHERE job_id=?", (job_id,))
             if job.state is not JobState.REJECTED:
                 self.watch(job.source, new, seen=True)
+            # what waits for its checkpoint must find it elsewhere now
+            for waiting in self._rows(
+                "SELECT job_id FROM jobs WHERE waits_for=? AND state=?", (job_id, JobState.QUEUED)
+            ):
+                self.give_up(waiting["job_id"])
 
     def has_unfinished(self) -> bool:
         """Tell whether any job has not ended."""
         return bool(self._rows(f"SELECT 1 FROM jobs WHERE state NOT IN ({ENDED_MARKS}) LIMIT 1"))
 
     def to_cancel(self) -> list[str]:
-        """Give the unfinished jobs that are to be cancelled."""
+        """Give the unfinished jobs that are to be cancelled; only their owner may end them."""
         rows = self._rows(
-            "SELECT job_id FROM jobs WHERE cancel_reason IS NOT NULL AND state IN (?,?,?)",
+            "SELECT job_id FROM jobs WHERE cancel_reason IS NOT NULL AND claimed=1"
+            " AND state IN (?,?,?)",
             (JobState.QUEUED, JobState.RUNNING, JobState.INTERRUPTED),
         )
         return [row["job_id"] for row in rows]
@@ -73,6 +83,54 @@ class Ledger(JobsTable):
         with self.transaction():
             self._tell(job_id, EventKind.CONTROL, one_line(reason), {})
 
+    def tell_again(self, *, ended: bool, after: int, limit: int) -> list[int]:
+        """Owe the status topic where some jobs stand, with the numbers they had.
+
+        Args:
+            ended: tell of those that have ended; else of the others.
+            after: sequence number (their order here) of the last one told of.
+            limit: most jobs told of.
+
+        Returns:
+            The sequence numbers of the jobs told of, in order.
+        """
+        which = "IN" if ended else "NOT IN"
+        rows = self._rows(
+            f"SELECT * FROM jobs WHERE sequence > ? AND state {which} ({ENDED_MARKS})"
+            " ORDER BY sequence LIMIT ?",
+            (after, limit),
+        )
+        with self.transaction():
+            for row in rows:
+                job = record_of(row)
+                seq = self._rows(
+                    "SELECT MAX(seq) AS seq FROM history WHERE job_id=?", (job.job_id,)
+                )[0]["seq"]
+                event = event_of(job, seq or 0, EventKind.STATE, job.reason, {"told_again": True})
+                payload = event.status_payload(owner_of(job, self.mediator))
+                self._owe(self._topics.status, job.job_id, payload, job_id=job.job_id)
+        return [row["sequence"] for row in rows]
+
+    def tell_controls_again(self) -> None:
+        """Owe the status topic the requests that were not applied yet."""
+        with self.transaction():
+            for control in self.open_controls():
+                payload = control_payload(control, self._topics.jobs, self.mediator)
+                self._owe(self._topics.status, f"control/{control.op}/{control.job_id}", payload)
+
+    def leave_to(self, offer: Offer) -> None:
+        """Leave a message to the mediator that has what its job builds on."""
+        payload = offer_payload(offer, self._topics.jobs, self.mediator)
+        with self.transaction():
+            self._owe(self._topics.status, f"offer/{source_of(offer.message)}", payload)
+
+    def tell_waiting(self, job: NewJob, state: JobState, epoch: int, reason: str) -> None:
+        """Tell why a job of nobody's, or of a mediator that has gone, does not run."""
+        event = Event(job.job_id, 0, EventKind.WAITING, state, job.op, 0, one_line(reason), {},
+                      epoch)  # fmt: skip
+        with self.transaction():
+            self._owe(self._topics.events, job.job_id, event.payload(), seq=0)
+
     def put_off(self, job_id: str, until: float) -> None:
         """Note another failure, and let the job rest until a Unix time."""
         with self.transaction():
@@ -81,39 +139,10 @@ class Ledger(JobsTable):
                 (until, job_id),
             )
 
-    def restate(self, cluster_id: str, limit: int = 5000) -> int:
-        """Owe a cluster without memory of them the states of the latest jobs.
-
-        Args:
-            cluster_id: a cluster whose status topic never held this ledger's jobs, or lost them.
-            limit: most jobs told of.
-
-        Returns:
-            The number of jobs told of.
-        """
-        jobs = self._rows(
-            "SELECT * FROM (SELECT * FROM jobs ORDER BY sequence DESC LIMIT ?) ORDER BY sequence",
-            (limit,),
-        )
-        with self.transaction():
-            for row in jobs:
-                job = record_of(row)
-                seq = self._rows(
-                    "SELECT MAX(seq) AS seq FROM history WHERE job_id=?", (job.job_id,)
-                )[0]["seq"]
-                event = event_of(job, seq or 0, EventKind.STATE, job.reason, {"told_again": True})
-                payload = event.status_payload(owner_of(job, self.mediator))
-                self._owe(self._topics.status, job.job_id, payload, job_id=job.job_id)
-            for control in self.open_controls():
-                payload = control_payload(control, self._topics.jobs, self.mediator)
-                self._owe(self._topics.status, f"control/{control.op}/{control.job_id}", payload)
-            self._set_cluster(cluster_id)
-        return len(jobs)
-
     def waiting_since(self, before: float) -> list[str]:
         """Give the queued jobs received before a Unix time, s."""
         rows = self._rows(
-            "SELECT job_id FROM jobs WHERE state=? AND unixepoch(received_at) < ?",
+            "SELECT job_id FROM jobs WHERE state=? AND claimed=1 AND unixepoch(received_at) < ?",
             (JobState.QUEUED, before),
         )
         return [row["job_id"] for row in rows]

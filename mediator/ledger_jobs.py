@@ -256,6 +256,7 @@ class JobsTable(SharingTables):
         if state not in ENDED:
             raise MediatorError(f"job {job_id}: {state}, not ended; it is not removed")
         with self.transaction():
+            self._release(job_id)
             self._connection.execute(
                 "DELETE FROM outbox WHERE job_id=? AND sent_at IS NOT NULL", (job_id,)
             )
@@ -300,7 +301,11 @@ class JobsTable(SharingTables):
                 " VALUES (?,?,?,?,?,?)",
                 (job_id, event.seq, job.state, job.attempt, utc_now(), reason),
             )
-        self._owe(self._topics.events, job_id, event.payload(), job_id=job_id, seq=event.seq)
+        # what the event topic says cannot be taken back, so it waits until the claim has held
+        held = not job.claimed
+        self._owe(
+            self._topics.events, job_id, event.payload(), job_id=job_id, seq=event.seq, held=held
+        )
 
     def _owe_letter(self, letter: DeadLetter) -> None:
         self._owe(

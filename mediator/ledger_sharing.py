@@ -102,6 +102,11 @@ class SharingTables(OutboxTable):
             for row in self._rows("SELECT * FROM watches ORDER BY rowid")
         ]  # fmt: skip
 
+    def watched_spec(self, job_id: str) -> str | None:
+        """Give the hash of a watched job's spec; None when the job is not watched."""
+        rows = self._rows("SELECT spec_sha256 FROM watches WHERE job_id=?", (job_id,))
+        return rows[0]["spec_sha256"] if rows else None
+
     def unwatch(self, job_id: str) -> None:
         """Forget a job of another mediator: it has ended, or is this one's now."""
         with self.transaction():
@@ -181,7 +186,9 @@ class SharingTables(OutboxTable):
         rows = self._rows("SELECT value FROM facts WHERE name='cluster'")
         return None if not rows else json.loads(rows[0]["value"])
 
-    def _set_cluster(self, cluster_id: str) -> None:
-        self._connection.execute(
-            "INSERT OR REPLACE INTO facts VALUES ('cluster', ?)", (json.dumps(cluster_id),)
-        )
+    def set_cluster(self, cluster: str) -> None:
+        """Note that a cluster's status topic holds all of this ledger's jobs."""
+        with self.transaction():
+            self._connection.execute(
+                "INSERT OR REPLACE INTO facts VALUES ('cluster', ?)", (json.dumps(cluster),)
+            )

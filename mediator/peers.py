@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from mediator.offers import Offer, offer_of
 from mediator.records import Control
 from mediator.states import ENDED, JobState
 
@@ -42,10 +43,12 @@ class Told:
     Attributes:
         job_id: the job it changed the memory of, or None.
         control: a request about a job, or None.
+        offer: a message that is left to this mediator, or None.
     """
 
     job_id: str | None = None
     control: Control | None = None
+    offer: Offer | None = None
 
 
 @dataclass
@@ -54,6 +57,7 @@ class _Peer:
     left: bool = False
     ready_on: str = ""
     log_root: str = ""
+    host: str = ""
 
 
 class SharedMemory:
@@ -97,6 +101,22 @@ class SharedMemory:
         peer = self._peers.setdefault(mediator, _Peer(self._clock()))
         return peer.left or self._clock() - peer.heard_at > lease_s
 
+    def has_left(self, mediator: str) -> bool:
+        """Tell whether a mediator said goodbye, and was not heard since."""
+        peer = self._peers.get(mediator)
+        return peer is not None and peer.left
+
+    def is_silent_since(self, mediator: str, asked_at: float, lease_s: float) -> bool:
+        """Tell whether a mediator did not answer for a lease; an idle one has nothing to say else.
+
+        Args:
+            mediator: its id.
+            asked_at: when it was asked, monotonic seconds.
+            lease_s: silence after which it is gone, s.
+        """
+        peer = self._peers.setdefault(mediator, _Peer(self._clock()))
+        return peer.left or self._clock() - max(asked_at, peer.heard_at) > lease_s
+
     def is_ready_on(self, mediator: str, cluster_id: str) -> bool:
         """Tell whether a mediator has told its jobs to this cluster."""
         peer = self._peers.get(mediator)
@@ -106,6 +126,14 @@ class SharedMemory:
         """Give where a mediator says that its log root is; an empty text where it did not."""
         peer = self._peers.get(mediator)
         return "" if peer is None else peer.log_root
+
+    def describe(self, mediator: str) -> str:
+        """Give a mediator in words: its id, its log root and its machine as far as it told them."""
+        peer = self._peers.get(mediator)
+        if peer is None or not peer.log_root:
+            return f"mediator {mediator}"
+        host = f" on {peer.host}" if peer.host else ""
+        return f"mediator {mediator} (log root {peer.log_root}{host})"
 
     def expect(self, mediator: str) -> None:
         """Know of a mediator before it is heard."""
@@ -124,6 +152,9 @@ class SharedMemory:
         kind = record.get("kind")
         if kind == "control":
             return Told(control=_control(record))
+        if kind == "offer":
+            offer = offer_of(record) if record.get("to") == self.me else None
+            return Told(offer=offer)
         if kind != "state" or key is None:
             return Told()
         return Told(job_id=self._learn(str(record.get("job_id")), sender, record))
@@ -135,6 +166,7 @@ class SharedMemory:
             peer.left = bool(record.get("left"))
             peer.ready_on = str(record.get("cluster_id"))
             peer.log_root = str(record.get("log_root") or "")
+            peer.host = str(record.get("host") or "")
 
     def _learn(self, job_id: str, sender: str, record: dict[str, Any]) -> str | None:
         try:
@@ -161,6 +193,9 @@ def _prevails(new: Known, old: Known) -> bool:
         return new.epoch > old.epoch
     if new.mediator == old.mediator:
         return new.seq >= old.seq
+    # What is refused was never anybody's: a good job of the same id, at the same time, comes first.
+    if JobState.REJECTED in (new.state, old.state):
+        return new.state is not JobState.REJECTED
     # Only the first may go beyond waiting, so a record that does shows who was first where the
     # broker has dropped the beginning of the topic.
     waiting = (JobState.QUEUED, JobState.RECEIVED)

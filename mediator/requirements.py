@@ -28,8 +28,8 @@ PARTITION_FILES = ("partition.json", "params.pt")
 _WILL_HAVE_ONE = frozenset({JobState.QUEUED, JobState.RUNNING, JobState.INTERRUPTED})
 
 
-class CheckpointJobUnknown(JobRefused):
-    """The checkpoint may be that of a job whose message has not come yet."""
+class JobUnknown(JobRefused):
+    """What is missing may be a job whose message has not come yet."""
 
 
 def check_requirements(
@@ -47,7 +47,7 @@ def check_requirements(
 
     Raises:
         JobRefused: one of them is missing or outside the roots; names the field and the mend.
-        CheckpointJobUnknown: what is missing may be a job that is still to come.
+        JobUnknown: what is missing may be a job that is still to come.
     """
     _check_data(job, roots)
     if job.checkpoint_path is None:
@@ -55,6 +55,17 @@ def check_requirements(
     owner = _check_checkpoint(job.checkpoint_path, roots, state_of)
     follows = isinstance(job, ViewJob) and job.follow  # such a job waits by itself
     return None if follows else owner
+
+
+def checkpoint_owner(job: Job, roots: Roots) -> str | None:
+    """Give the id of the job whose checkpoint a job names, known or not; None for a data folder.
+
+    Raises:
+        JobRefused: `checkpoint_path` leads out of the roots.
+    """
+    if job.checkpoint_path is None:
+        return None
+    return _owner_of(resolve_checkpoint(roots, job.checkpoint_path), roots.logs.resolve())
 
 
 def _check_data(job: Job, roots: Roots) -> None:
@@ -124,7 +135,7 @@ def _check_checkpoint(
         return owner
     if not folder.is_dir():
         hint = f" (job {owner} ended as {state})" if state is not None else ""
-        refusal = CheckpointJobUnknown if owner is not None and state is None else JobRefused
+        refusal = JobUnknown if owner is not None and state is None else JobRefused
         raise refusal.because(
             f"there is no job or folder {folder}{hint}; name a train job, or a folder that "
             "holds a checkpoint",

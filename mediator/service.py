@@ -165,6 +165,8 @@ class Service:
             storable = self._deferral.decided(message)
             if storable is not None:
                 self._furthest[storable.partition] = storable
+            if outcome is Outcome.ELSEWHERE:
+                self._sharing.look_soon()
             if outcome is Outcome.CONTROL:
                 self._sharing.apply_controls_of(message)
 
@@ -246,7 +248,8 @@ class Service:
     def _tell(self, line: Line, wait_s: float = 0.0) -> bool:
         """Send what is owed, unless another mediator may have more to say; tell if all is sent."""
         try:
-            return self._sharing.pump(line) and line.outbox.pump(self._clock(), wait_s)
+            ready = self._sharing.pump(line) and line.outbox.pump(self._clock(), wait_s)
+            return ready and not self._sharing.is_retelling
         except KafkaUtilsError as error:
             _log.debug("at the end: %s", error)
             return False

@@ -35,11 +35,14 @@ from configs.control import ControlRequest
 from configs.parse import parse_message
 from kafka_utils.consumer import Message
 from kafka_utils.errors import KafkaDeliveryError, KafkaQueueFullError
+from mediator.adoption import Adoption
 from mediator.broker_link import Line
 from mediator.intake import Intake
 from mediator.ledger import Ledger
+from mediator.offers import Offer
 from mediator.peers import MEDIATOR_KEY, SharedMemory
 from mediator.records import Control
+from mediator.retelling import Retelling
 from mediator.states import ENDED, JobState
 from mediator.supervisor import Supervisor
 from mediator.text import utc_now
@@ -57,7 +60,8 @@ class Sharing:
     Args:
         ledger: open for writing.
         memory: what the status topic says.
-        intake: takes jobs over.
+        intake: takes what others leave to this mediator.
+        adoption: takes jobs over.
         supervisor: runs jobs.
         lease_s: silence after which a mediator is gone, s; None for the broker's default.
         clock: monotonic seconds.
@@ -68,6 +72,7 @@ class Sharing:
         ledger: Ledger,
         memory: SharedMemory,
         intake: Intake,
+        adoption: Adoption,
         supervisor: Supervisor,
         lease_s: float | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -75,6 +80,7 @@ class Sharing:
         self._ledger = ledger
         self._memory = memory
         self._intake = intake
+        self._adoption = adoption
         self._supervisor = supervisor
         self._wished_lease_s = lease_s
         self._clock = clock
@@ -84,7 +90,8 @@ class Sharing:
         self._told_all = False
         self._settled = True
         self._heard_itself = True
-        self._settle_until = 0.0
+        self._retelling: Retelling | None = None
+        self._offers: list[Offer] = []
         self._in_touch_at: float | None = None
         self._next_look = 0.0
         self._next_beat = 0.0
@@ -121,7 +128,11 @@ class Sharing:
         if not self._supervisor.may_start:
             self._supervisor.may_start = True
             self._supervisor.wake()
+        if self._retelling is not None and self._retelling.step():
+            _log.info("the states of %d jobs are told again", self._retelling.told)
+            self._retelling = None
         self._beat(line, now)
+        self._take_offers()
         if now >= self._next_look:
             self._next_look = now + LOOK_EVERY_S
             self._look_after_others(line, now)
@@ -134,9 +145,18 @@ class Sharing:
 
     def all_told(self) -> None:
         """Note that nothing is owed to the broker, so this mediator's jobs are all there."""
-        if not self._told_all:
+        if not self._told_all and self._retelling is None:
             self._told_all = True
             self._next_beat = 0.0
+
+    @property
+    def is_retelling(self) -> bool:
+        """Whether the broker is still to hear of jobs that it forgot."""
+        return self._retelling is not None
+
+    def look_soon(self) -> None:
+        """Look after the jobs of others without delay: one was left to another mediator."""
+        self._next_look = 0.0
 
     def say_goodbye(self, line: Line) -> None:
         """Tell the others that they may have what is left here."""
@@ -152,15 +172,14 @@ class Sharing:
         self._lease_s = self._wished_lease_s or (EMBEDDED_LEASE_S if embedded else LEASE_S)
         self._memory.renew_leases()
         self._memory.own_word_at = None
-        before = self._ledger.cluster()
-        if before != line.cluster_id:
-            count = self._ledger.restate(line.cluster_id)
+        self._adoption.forget_asking()
+        self._retelling = None
+        before, cluster = self._ledger.cluster(), f"{line.cluster_id}/{line.settings.status_topic}"
+        if before != cluster:
+            self._retelling = Retelling(self._ledger, cluster)
             if before is not None:
-                _log.info(
-                    "another cluster than before: the states of %d jobs are told again", count
-                )
+                _log.info("another cluster than before: the states of all jobs are told again")
             self._settled = before is None or not self._memory.peers()
-            self._settle_until = self._clock() + self._lease_s
         self._next_look = self._next_beat = 0.0
         self._in_touch_at = None
 
@@ -176,6 +195,8 @@ class Sharing:
                 changed[told.job_id] = None
             if told.control is not None:
                 controls.append(told.control)
+            if told.offer is not None:
+                self._offers.append(told.offer)
         if not changed and not controls:
             return
         # what the topic says of jobs can be read there again
@@ -192,13 +213,14 @@ class Sharing:
             known = self._memory.known(job_id)
             if known is None:
                 continue
-            if known.ended and known.mediator != self._memory.me:
+            refused = known.state is JobState.REJECTED  # perhaps another message of the same id
+            if known.ended and not refused and known.mediator != self._memory.me:
                 self._ledger.unwatch(job_id)
             job = self._ledger.job(job_id)
             if job is None or known.epoch < job.epoch:
                 continue
             if known.mediator == self._memory.me:
-                if not job.claimed and job.state not in ENDED and known.epoch == job.epoch:
+                if not job.claimed and known.epoch == job.epoch:
                     mine.append((job_id, job.epoch))
             elif job.state in ENDED:
                 self._ledger.give_up(job_id)
@@ -208,6 +230,13 @@ class Sharing:
                 self._supervisor.relinquish(job_id)
         if mine:
             self._ledger.mark_claimed(mine)
+            self._supervisor.wake()
+
+    def _take_offers(self) -> None:
+        """Take what others left to this mediator, once it knows all that the topic says of it."""
+        while self._offers and self._settled:
+            self._intake.take_offer(self._offers[0])
+            del self._offers[0]
             self._supervisor.wake()
 
     # --- requests ---------------------------------------------------------------------------
@@ -286,10 +315,10 @@ class Sharing:
             self._next_note = now + NOTE_PEERS_EVERY_S
             self._ledger.note_peers(dict.fromkeys(self._company, time.time()))
         if not self._settled:
-            waiting = [m for m in self._company if not self._is_settled(m, line.cluster_id)]
-            self._settled = not waiting or now >= self._settle_until
+            waiting = [m for m in self._company if not self._has_told(m, line.cluster_id)]
+            self._settled = not waiting
         if self._settled and self._hears_itself(now):
-            self._take_over_orphans()
+            self._adoption.look_after(self._lease_s)
 
     def _hears_itself(self, now: float) -> bool:
         """Tell whether the broker passes on signs of life: this mediator's own came back lately.
@@ -303,20 +332,10 @@ class Sharing:
         self._heard_itself = hears
         return hears
 
-    def _is_settled(self, mediator: str, cluster_id: str) -> bool:
-        return self._memory.is_ready_on(mediator, cluster_id)
-
-    def _take_over_orphans(self) -> None:
-        for watch in self._ledger.watches():
-            known = self._memory.known(watch.job.job_id)
-            if known is not None and known.ended:
-                self._ledger.unwatch(watch.job.job_id)
-            elif known is None or (
-                known.mediator != self._memory.me
-                and self._memory.is_gone(known.mediator, self._lease_s)
-            ):
-                their_logs = "" if known is None else self._memory.log_root_of(known.mediator)
-                self._intake.take_over(watch, known, their_logs)
+    def _has_told(self, mediator: str, cluster_id: str) -> bool:
+        """Tell whether a mediator has told its jobs to the broker, or is silent for a lease."""
+        ready = self._memory.is_ready_on(mediator, cluster_id)
+        return ready or self._memory.is_gone(mediator, self._lease_s)
 
 
 def _unconcerned(reason: str | None) -> None:

@@ -86,7 +86,6 @@ def fresh_settings(address: str, **properties: str) -> KafkaSettings:
     """Return settings with topics that no other test uses, and some librdkafka properties."""
     mark = uuid.uuid4().hex[:10]
     topics = topics_for(f"jobs-{mark}")
-    topics["status_topic"], topics["events_topic"] = f"status-{mark}", f"events-{mark}"
     found = discovery.find_broker(address, Path("unused"))
     assert found is not None
     named = {name.replace("_", "."): value for name, value in properties.items()}

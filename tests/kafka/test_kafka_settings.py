@@ -32,11 +32,22 @@ def test_topics_that_kafka_refuses(topic):
         check_topic(topic)
 
 
-def test_the_dead_letter_topic_is_named_after_the_jobs_topic():
-    assert topics_for("mine")["dlq_topic"] == "mine.dlq"
-    assert KafkaSettings("a:1", jobs_topic="mine").dlq_topic == "mine.dlq"
-    assert KafkaSettings("a:1").dlq_topic == "nerfConfigs.dlq"
-    assert KafkaSettings("a:1", **topics_for("mine")).jobs_topic == "mine"
+def test_each_jobs_topic_has_topics_of_its_own():
+    """Two jobs topics share none, so the same job id in both names two jobs."""
+    names = ("mine", "mine.status", "mine.events", "mine.dlq")
+    assert tuple(topics_for("mine").values()) == names
+    assert KafkaSettings("a:1", jobs_topic="mine").topics == names
+    assert KafkaSettings("a:1", **topics_for("mine")).topics == names
+    assert KafkaSettings("a:1", jobs_topic="mine", dlq_topic="x").dlq_topic == "x"
+    assert KafkaSettings("a:1").topics == (
+        "nerfConfigs", "nerfJobs.status", "nerfJobs.events", "nerfConfigs.dlq",
+    )  # fmt: skip
+
+
+def test_a_jobs_topic_leaves_room_for_the_names_made_from_it():
+    assert len(topics_for("x" * 242)["status_topic"]) == 249
+    with pytest.raises(KafkaSettingsError, match="243 characters; at most 242"):
+        topics_for("x" * 243)
 
 
 def test_a_properties_file_is_read_with_comments_and_equals_signs(tmp_path):

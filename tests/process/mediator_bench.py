@@ -77,13 +77,10 @@ class Bench:
         self.stderr = project / "stderr.txt"
         self.address = address
         name = f"jobs-{project.name[-40:]}-{time.monotonic_ns()}"
-        self.settings = KafkaSettings(address, jobs_topic=name, dlq_topic=f"{name}.dlq",
-                                      embedded=True)  # fmt: skip
+        self.settings = KafkaSettings(address, jobs_topic=name, embedded=True)
         self.mediators: list[subprocess.Popen[str]] = []
         self.make_dataset()
         self._producer: Producer | None = None
-        self._old_events: set[tuple[int, int]] = set()
-        self._old_events = {(m.partition, m.offset) for m in self.read_events()}
 
     def make_dataset(self) -> None:
         """Make a dataset that is one for the mediator; fake runners do not look into it."""
@@ -168,7 +165,7 @@ class Bench:
         return wait_for(f"{job_id} runs", lambda: self.runs(job_id)[number - 1 : number])[0]
 
     def events(self, job_id: str) -> list[dict[str, Any]]:
-        """Give this bench's events of a job; the topic is shared, what was there is left out.
+        """Give the events of a job.
 
         A kill between the broker's confirmation and its note in the ledger repeats an event, told
         by its number; repeats are left out here.
@@ -181,10 +178,9 @@ class Bench:
         return list(events.values())
 
     def read_events(self) -> list[Message]:
-        """Give the messages of the events topic since this bench was made."""
+        """Give the messages of the events topic."""
         with TopicReader(self.settings, self.settings.events_topic) as reader:
-            messages = reader.read_all()
-        return [m for m in messages if (m.partition, m.offset) not in self._old_events]
+            return reader.read_all()
 
     def letters(self) -> list[dict[str, Any]]:
         """Give all dead letters."""

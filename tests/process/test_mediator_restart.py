@@ -175,7 +175,6 @@ def test_a_broker_that_goes_and_comes_back_loses_nothing(bench: Bench, tmp_path:
             (tmp_path / "go").write_text("")
             other.wait_state("a", "succeeded")
         ends.enter_context(running_broker(tmp_path, port))
-        other._old_events = set()  # the new broker counts from 0
         wait_for("told", lambda: states(other, "a")[-1:] == ["succeeded"], 30)
         other.train("b")
         other.wait_state("b", "succeeded")

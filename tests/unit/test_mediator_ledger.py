@@ -32,6 +32,12 @@ def job(name: str, **more: str) -> NewJob:
     return NewJob(name, "train", json.dumps({"job_id": name}), f"hash of {name}", **more)
 
 
+def take(ledger: Ledger, offset: int, new: NewJob) -> None:
+    """Accept a job and have its claim hold, so that everything may be told of it."""
+    ledger.accept(source(offset), new)
+    ledger.mark_claimed([(new.job_id, 1)])
+
+
 def letter(offset: int, job_id: str | None) -> DeadLetter:
     """Give a dead letter."""
     problem = FieldProblem("op", '"x"', "must be one of train")
@@ -49,7 +55,7 @@ def ledger(tmp_path: Path):
 def test_what_is_accepted_is_there_after_reopening(tmp_path: Path) -> None:
     """A job, its source and its event outlive the connection."""
     first = Ledger(tmp_path, TOPICS)
-    first.accept(source(7), job("a"))
+    take(first, 7, job("a"))
     first.close()
     second = Ledger(tmp_path, TOPICS)
     assert second.state_of("a") is JobState.QUEUED
@@ -81,7 +87,7 @@ def test_what_is_accepted_reaches_the_disk_and_strangers_cannot_read_it(
 
 def test_an_event_has_the_agreed_shape(ledger: Ledger) -> None:
     """Consumers of the topics can rely on these names."""
-    ledger.accept(source(0), job("a"))
+    take(ledger, 0, job("a"))
     entry = ledger.unsent(0, 1)[0]
     event = json.loads(entry.payload)
     assert entry.key == "a"
@@ -101,7 +107,7 @@ def test_an_event_has_the_agreed_shape(ledger: Ledger) -> None:
 
 def test_progress_goes_to_the_event_topic_only_and_holds_no_nan(ledger: Ledger) -> None:
     """The compacted topic holds states; NaN, which JSON has not, becomes null."""
-    ledger.accept(source(0), job("a"))
+    take(ledger, 0, job("a"))
     last = ledger.unsent(0, 9)[-1].entry_id
     ledger.add_events("a", [(EventKind.PROGRESS, {"loss": float("nan"), "step": 3})], 99)
     (entry,) = ledger.unsent(last, 9)
@@ -113,7 +119,7 @@ def test_progress_goes_to_the_event_topic_only_and_holds_no_nan(ledger: Ledger) 
 
 def test_a_huge_event_is_cut(ledger: Ledger) -> None:
     """An event always fits a Kafka message of the default size."""
-    ledger.accept(source(0), job("a"))
+    take(ledger, 0, job("a"))
     ledger.add_events("a", [(EventKind.METRICS, {"rows": ["x" * 100] * 10_000})], 1)
     entry = ledger.unsent(0, 9)[-1]
     assert len(entry.payload) < 2000
@@ -144,7 +150,7 @@ def test_a_refused_id_may_be_used_again(ledger: Ledger) -> None:
 
 def test_a_refusal_does_not_disturb_a_job_of_that_id(ledger: Ledger) -> None:
     """Garbage that names a living job leaves its state alone."""
-    ledger.accept(source(0), job("a"))
+    take(ledger, 0, job("a"))
     ledger.refuse(source(1), letter(1, "a"), "train")
     assert ledger.state_of("a") is JobState.QUEUED
     kinds = [json.loads(e.payload).get("kind") for e in ledger.unsent(0, 9)]
@@ -189,10 +195,30 @@ def test_a_view_takes_a_whole_slot_when_told_so_or_when_there_are_no_places(ledg
     assert not any(w.shares for w in without)
 
 
+def test_events_wait_until_the_claim_has_held(ledger: Ledger, tmp_path: Path) -> None:
+    """Across a restart; then they go out in their order, behind what is owed already."""
+    ledger.accept(source(0), job("a"))
+    ledger.note_duplicate(source(1), "a")
+    ledger.accept(source(2), job("b"))
+    assert [(e.topic, e.key) for e in ledger.unsent(0, 9)] == [("status", "a"), ("status", "b")]
+    assert ledger.backlog(9) == 2 and ledger.unsent_topics() == {"status"}
+    again = Ledger(tmp_path, TOPICS)
+    again.mark_claimed([("a", 2)])
+    assert again.backlog(9) == 2
+    again.mark_claimed([("a", 1)])
+    told = [e for e in again.unsent(0, 9) if e.topic == "events"]
+    assert [json.loads(e.payload)["seq"] for e in told] == [1, 2]
+    assert told[0].entry_id > again.unsent(0, 9)[1].entry_id
+    again.give_up("b")
+    again.mark_claimed([("b", 1)])
+    assert [e.key for e in again.unsent(0, 9)] == ["a", "a", "a"]
+    again.close()
+
+
 def test_sent_entries_are_not_given_again(ledger: Ledger) -> None:
     """The outbox gives what is unsent, in order."""
     for number in range(3):
-        ledger.accept(source(number), job(f"j{number}"))
+        take(ledger, number, job(f"j{number}"))
     entries = ledger.unsent(0, 100)
     ledger.mark_sent([e.entry_id for e in entries[:4]])
     assert [e.key for e in ledger.unsent(0, 100)] == ["j2", "j2"]
@@ -223,7 +249,7 @@ def test_a_full_disk_is_named_and_passes(ledger: Ledger) -> None:
 
 def test_only_ended_jobs_are_forgotten(ledger: Ledger) -> None:
     """Forgetting keeps the source, so the message cannot bring the job back."""
-    ledger.accept(source(0), job("a"))
+    take(ledger, 0, job("a"))
     with pytest.raises(MediatorError, match="not ended"):
         ledger.forget("a")
     ledger.move("a", JobState.FAILED, reason="no")

@@ -64,6 +64,7 @@ def ledger(tmp_path: Path):
     ledger = Ledger(tmp_path, Topics("status", "events", "letters"))
     for number, name in enumerate("ab"):
         ledger.accept(Source("c", "t", 0, number), NewJob(name, "train", "{}", "h"))
+        ledger.mark_claimed([(name, 1)])
     yield ledger
     ledger.close()
 
