@@ -28,7 +28,6 @@ from mediator.commands import (
     changed_fields,
     connect,
     describe,
-    follow_log,
     known_job,
     log_of,
 )
@@ -37,6 +36,7 @@ from mediator.jobs_table import as_json, local_time, print_table
 from mediator.latest import latest_progress
 from mediator.ledger import Ledger
 from mediator.limits import Limits
+from mediator.runner_log import follow_log
 from mediator.slots import make_slots, parse_devices
 from mediator.states import ENDED, JobState
 
@@ -110,7 +110,8 @@ def run(
         int, typer.Option(min=1, max=1000, help="attempts at a job whose failure may heal")
     ] = 3,
     wait_limit_s: Annotated[
-        float | None, typer.Option(min=0, help="longest time in the queue, s")
+        float | None,
+        typer.Option(min=0, help="longest wait for a job's first attempt, s; later ones may wait"),
     ] = None,
     run_limit_s: Annotated[
         float | None, typer.Option(min=0, help="longest time of one attempt, s")

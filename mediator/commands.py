@@ -7,7 +7,6 @@ topic, so that it is as durable as a job, and reaches whichever mediator has it.
 import difflib
 import json
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +24,6 @@ from mediator.records import JobRecord
 from mediator.states import ENDED, JobState
 
 BROKER_WAIT_S = 5.0
-FOLLOW_S = 0.25
-CHUNK_BYTES = 1 << 16
 
 
 def known_job(ledger: Ledger, job_id: str) -> JobRecord:
@@ -98,30 +95,6 @@ def log_of(folder: JobFolder, job: JobRecord, attempt: int | None) -> Path:
             f"job {job.job_id}: no log of attempt {attempt}; it had {job.attempt} so far"
         )
     return path
-
-
-def follow_log(path: Path, ended: Callable[[], bool], *, follow: bool) -> Iterator[str]:
-    """Give a log's text in pieces, and what is added to it until the job has ended.
-
-    Args:
-        path: the log; it need not exist yet.
-        ended: whether the job has ended.
-        follow: wait for more.
-    """
-    offset = 0
-    while True:
-        last = ended()
-        if path.exists():
-            with path.open("rb") as handle:
-                if path.stat().st_size < offset:
-                    offset = 0  # its middle was cut
-                handle.seek(offset)
-                while chunk := handle.read(CHUNK_BYTES):
-                    offset += len(chunk)
-                    yield chunk.decode("utf-8", "replace")
-        if not follow or last:
-            return
-        time.sleep(FOLLOW_S)
 
 
 def connect(

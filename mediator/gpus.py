@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from mediator.proc import read_stat
+from mediator.records import ProcessIdentity
 
 QUERY = ("--query-compute-apps=pid", "--format=csv,noheader,nounits")
 ANSWER_S = 10.0
@@ -85,7 +86,7 @@ def find_probe() -> GpuProbe | None:
 
 @dataclass
 class _Held:
-    pids: frozenset[int]
+    members: frozenset[ProcessIdentity]
     complain_at: float
 
 
@@ -105,19 +106,19 @@ class Quarantine:
         self._next_at = 0.0
         self._told: str | None = None
 
-    def hold(self, slot: str, pids: Collection[int]) -> bool:
+    def hold(self, slot: str, members: Collection[ProcessIdentity]) -> bool:
         """Hold a slot back after its run has ended.
 
         Args:
             slot: the slot's name.
-            pids: every process number the run is known to have had.
+            members: every process the run is known to have had.
 
         Returns:
             False when there is no GPU to ask, so the slot is free at once.
         """
         if self._probe is None:
             return False
-        self._held[slot] = _Held(frozenset(pids), self._clock() + COMPLAIN_EVERY_S)
+        self._held[slot] = _Held(frozenset(members), self._clock() + COMPLAIN_EVERY_S)
         self._next_at = 0.0
         return True
 
@@ -145,11 +146,10 @@ class Quarantine:
 
     def _is_clear(self, slot: str, busy: frozenset[int]) -> bool:
         held = self._held[slot]
-        # a number that /proc has belongs to a new process: the run's own are gone from there
-        left = sorted(pid for pid in held.pids & busy if read_stat(pid) is None)
+        left = sorted(m.pid for m in held.members if m.pid in busy and not _is_reused(m))
         if left and self._clock() >= held.complain_at:
             held.complain_at = self._clock() + COMPLAIN_EVERY_S
-            _log.error("slot %s stays taken: process %s has ended but is still on a GPU; if it "
+            _log.error("slot %s stays taken: process %s of its last job is still on a GPU; if it "
                        "stays so, reset that GPU or restart the machine",
                        slot, ", ".join(map(str, left)))  # fmt: skip
         return not left
@@ -164,3 +164,9 @@ class Quarantine:
             self._told = reason
             _log.warning("cannot tell what is on the GPUs (%s); slots are free when their "
                          "processes have ended", reason)  # fmt: skip
+
+
+def _is_reused(member: ProcessIdentity) -> bool:
+    """Tell whether a process's number belongs to another one by now."""
+    stat = read_stat(member.pid)
+    return stat is not None and stat.start_ticks != member.start_ticks

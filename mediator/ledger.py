@@ -1,14 +1,16 @@
 """Owns what the mediator knows for certain; this part: whose a job is, and requests about it.
 
 The ledger's parts build on each other: `ledger_base` (the connection), `ledger_outbox` (what is
-owed), `ledger_sharing` (other mediators), `ledger_jobs` (jobs), and this one.
+owed), `ledger_sharing` (other mediators), `ledger_jobs` (jobs), `ledger_runs` (attempts), and this
+one.
 """
 
 from collections.abc import Iterable
 from typing import Any
 
 from mediator.events import Event, EventKind, control_payload
-from mediator.ledger_jobs import JobsTable, event_of, owner_of, record_of
+from mediator.ledger_jobs import event_of, owner_of, record_of
+from mediator.ledger_runs import RunsTable
 from mediator.ledger_sharing import ENDED_MARKS
 from mediator.offers import Offer, offer_payload, source_of
 from mediator.records import NewJob, Waiting
@@ -18,7 +20,7 @@ from mediator.text import one_line
 SHARES_SLOT = "COALESCE(json_extract(j.spec, '$.share_slot'), 1)"
 
 
-class Ledger(JobsTable):
+class Ledger(RunsTable):
     """The ledger of one log root; see `LedgerBase` for how it is opened."""
 
     def mark_claimed(self, claims: Iterable[tuple[str, int]]) -> None:
@@ -130,27 +132,6 @@ class Ledger(JobsTable):
                       epoch)  # fmt: skip
         with self.transaction():
             self._owe(self._topics.events, job.job_id, event.payload(), seq=0)
-
-    def put_off(self, job_id: str, until: float) -> None:
-        """Note another failure, and let the job rest until a Unix time."""
-        with self.transaction():
-            self._connection.execute(
-                "UPDATE jobs SET failures=failures+1, not_before=? WHERE job_id=?",
-                (until, job_id),
-            )
-
-    def waiting_since(self, before: float) -> list[str]:
-        """Give the queued jobs received before a Unix time, s."""
-        rows = self._rows(
-            "SELECT job_id FROM jobs WHERE state=? AND claimed=1 AND unixepoch(received_at) < ?",
-            (JobState.QUEUED, before),
-        )
-        return [row["job_id"] for row in rows]
-
-    def resting_until(self, now: float) -> bool:
-        """Tell whether a queued job that was put off may start again since a Unix time, s."""
-        query = "SELECT 1 FROM jobs WHERE state=? AND not_before > 0 AND not_before <= ? LIMIT 1"
-        return bool(self._rows(query, (JobState.QUEUED, now)))
 
     def history(self, job_id: str) -> list[dict[str, Any]]:
         """Give a job's changes of state in order: state, attempt, time, reason."""

@@ -123,14 +123,23 @@ CREATE INDEX controls_of_job ON controls (job_id) WHERE open;
 CREATE TABLE peers (mediator TEXT PRIMARY KEY, seen_at REAL NOT NULL) STRICT;
 """
 
-# What version 3 added: events that wait until their job's claim is read back, and the message of a
-# job that is left to the mediator which has what it builds on.
+# What version 3 added: events that wait until their job's claim is read back, the message of a job
+# that is left to the mediator which has what it builds on, how often a job was broken off unasked,
+# and the processes of each slot's last run.
 _THIRD = """
 ALTER TABLE outbox ADD COLUMN held INTEGER NOT NULL DEFAULT 0;
 DROP INDEX outbox_unsent;
 CREATE INDEX outbox_unsent ON outbox (entry_id) WHERE sent_at IS NULL AND held=0;
 CREATE INDEX outbox_held ON outbox (job_id) WHERE held=1;
 ALTER TABLE watches ADD COLUMN message BLOB;
+ALTER TABLE jobs ADD COLUMN interruptions INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE slot_processes (
+    slot TEXT NOT NULL,
+    boot_id TEXT NOT NULL,
+    pid INTEGER NOT NULL,
+    start_ticks INTEGER NOT NULL,
+    PRIMARY KEY (slot, boot_id, pid, start_ticks)
+) STRICT, WITHOUT ROWID;
 """
 
 # An index changes nothing that a ledger says, so it needs no version of its own.

@@ -142,6 +142,7 @@ class JobsTable(SharingTables):
             " ON CONFLICT (job_id) DO UPDATE SET op=:op, spec=:spec, spec_sha256=:sha,"
             " state=:state, priority=:priority, sequence=excluded.sequence, waits_for=:waits_for,"
             " received_at=:now, ended_at=NULL, reason=NULL, claimed=0, failures=0, not_before=0,"
+            " interruptions=0,"
             " cancel_reason=NULL, epoch=:epoch, attempt=MAX(attempt, :attempt),"
             " event_seq=MAX(event_seq, :first_seq), source_cluster=:cluster, source_topic=:topic,"
             " source_partition=:partition, source_offset=:offset",
@@ -203,37 +204,6 @@ class JobsTable(SharingTables):
         """
         with self.transaction():
             self._move(job_id, state, reason=reason, exit_code=exit_code, data=data)
-
-    def begin_run(self, job_id: str, slot: str, run_token: str) -> int:
-        """Mark a job running before its process exists, so that a crash cannot run it twice.
-
-        Not lasting by itself (a power cut ends the process too): see `make_lasting`.
-
-        Args:
-            job_id: a queued job.
-            slot: the slot's name.
-            run_token: unique mark in the process's environment, to find it by after a crash.
-
-        Returns:
-            The attempt number, from 1.
-        """
-        with self.transaction(lasting=False):
-            self._connection.execute(
-                "UPDATE jobs SET attempt=attempt+1, slot=?, run_token=?, progress_offset=0,"
-                " boot_id=NULL, pid=NULL, start_ticks=NULL, started_at=?, exit_code=NULL"
-                " WHERE job_id=?",
-                (slot, run_token, utc_now(), job_id),
-            )
-            self._move(job_id, JobState.RUNNING, data={"slot": slot})
-        return self._known(job_id).attempt
-
-    def record_process(self, job_id: str, process: ProcessIdentity) -> None:
-        """Write down which process runs the job; not lasting by itself, as `begin_run`."""
-        with self.transaction(lasting=False):
-            self._connection.execute(
-                "UPDATE jobs SET boot_id=?, pid=?, start_ticks=? WHERE job_id=?",
-                (process.boot_id, process.pid, process.start_ticks, job_id),
-            )
 
     def add_events(
         self, job_id: str, events: Iterable[tuple[EventKind, dict[str, Any]]], progress_offset: int

@@ -4,19 +4,17 @@ Progress is a change of phase or step, not mere life. A job out of time is asked
 timed out. Only failures that may heal by themselves are tried again, after a pause that doubles.
 """
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from mediator.events import EventKind
 from mediator.progress import Report
 
 LONGEST_PAUSE_S = 300.0
-LOG_CUT = b"\n[... the middle of this log was cut: it had grown over its limit ...]\n"
+LOG_BYTES = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -24,12 +22,15 @@ class Limits:
     """Limits of every job.
 
     Attributes:
-        wait_s: longest time in the queue, s; None for no limit.
+        wait_s: longest wait for the first attempt, s; None for no limit. A job that has begun
+            once, here or at another mediator, is never ended for waiting.
         run_s: longest time of one attempt, s; None for no limit.
         progress_s: longest time without a new step or phase, s; None for no limit.
         max_attempts: attempts in all where failures may heal, >= 1.
         backoff_s: pause before the second attempt, s; doubled for each further one.
         log_bytes: most bytes of a job's runner.log.
+        max_interruptions: attempts that end as if asked to stop, though nobody here asked, in all;
+            a clean stop of the mediator counts nothing.
     """
 
     wait_s: float | None = None
@@ -37,7 +38,8 @@ class Limits:
     progress_s: float | None = None
     max_attempts: int = 3
     backoff_s: float = 2.0
-    log_bytes: int = 64 * 1024 * 1024
+    log_bytes: int = LOG_BYTES
+    max_interruptions: int = 20
 
     def pause_s(self, failures: int) -> float:
         """Give the pause after the n-th failure, from 1."""
@@ -83,27 +85,3 @@ class Watchdog:
 def unix_time(text: str | None) -> float:
     """Give an ISO 8601 time as Unix time, s; now when there is none."""
     return time.time() if text is None else datetime.fromisoformat(text).timestamp()
-
-
-def cap_log(path: Path, limit_bytes: int) -> bool:
-    """Cut the middle out of a log that has grown over its limit, while it is being written.
-
-    The writer appends, so the file may be shortened under it: its first quarter and its last are
-    kept.
-
-    Returns:
-        True when it was cut.
-    """
-    try:
-        if path.is_symlink() or path.stat().st_size <= limit_bytes:
-            return False
-    except FileNotFoundError:
-        return False
-    quarter = limit_bytes // 4
-    with path.open("r+b") as handle:
-        handle.seek(-quarter, os.SEEK_END)
-        tail = handle.read(quarter)
-        handle.truncate(quarter)
-        handle.seek(0, os.SEEK_END)
-        handle.write(LOG_CUT + tail)
-    return True

@@ -1,14 +1,15 @@
 """Owns what /proc says of processes: identity, life, membership in a runner's tree, and signals.
 
 A process is boot id + number + start time, so a reused number is never mistaken for it. A runner's
-tree is every process of the runner's session, and every process that carries the run's token in
-its environment (which finds those that left the session).
+tree is every process that carries the run's token in its environment (the runner's keeper is one),
+every process of the runner's session while the runner itself is there (later the session's number
+may be anyone's), those seen to be of the tree before, and all that descend from any of these.
 """
 
 import contextlib
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -25,6 +26,7 @@ class ProcessStat:
 
     pid: int
     state: str
+    parent: int
     session: int
     start_ticks: int
 
@@ -43,7 +45,7 @@ def read_stat(pid: int) -> ProcessStat | None:
         return None
     # the command name in parentheses may itself hold spaces and parentheses
     fields = text.rpartition(")")[2].split()
-    return ProcessStat(pid, fields[0], int(fields[3]), int(fields[19]))
+    return ProcessStat(pid, fields[0], int(fields[1]), int(fields[3]), int(fields[19]))
 
 
 def identify(pid: int) -> ProcessIdentity | None:
@@ -60,19 +62,44 @@ def is_alive(identity: ProcessIdentity) -> bool:
     return stat is not None and stat.start_ticks == identity.start_ticks and _runs(stat)
 
 
-def tree_of(identity: ProcessIdentity | None, token: str) -> list[ProcessIdentity]:
+def tree_of(
+    identity: ProcessIdentity | None, token: str, seen: Collection[ProcessIdentity] = ()
+) -> list[ProcessIdentity]:
     """Give the living processes of a runner's tree.
 
     Args:
         identity: the runner itself, dead or alive; None when it was never recorded.
         token: the run's token.
+        seen: processes found to be of the tree before.
     """
-    session = _own_session(identity)
-    return [
-        ProcessIdentity(boot_id(), stat.pid, stat.start_ticks)
-        for stat in living()
-        if stat.session == session or _carries(stat.pid, token)
+    stats = {stat.pid: stat for stat in living()}
+    children: dict[int, list[int]] = {}
+    for stat in stats.values():
+        children.setdefault(stat.parent, []).append(stat.pid)
+    session = identity.pid if identity is not None and _is_there(identity) else None
+    known = {(process.boot_id, process.pid, process.start_ticks) for process in seen}
+    below = [
+        pid
+        for pid, stat in stats.items()
+        if stat.session == session
+        or (boot_id(), pid, stat.start_ticks) in known
+        or _carries(pid, token)
     ]
+    tree: set[int] = set()
+    while below:
+        pid = below.pop()
+        if pid not in tree:
+            tree.add(pid)
+            below += children.get(pid, ())
+    return [ProcessIdentity(boot_id(), pid, stats[pid].start_ticks) for pid in sorted(tree)]
+
+
+def keeper_of(identity: ProcessIdentity, token: str) -> ProcessIdentity | None:
+    """Give a living runner's parent if it belongs to the run, or None."""
+    stat = read_stat(identity.pid)
+    if stat is None or not _is_there(identity) or not _carries(stat.parent, token):
+        return None
+    return identify(stat.parent)
 
 
 def send_signal(identity: ProcessIdentity, number: signal.Signals) -> None:
@@ -90,14 +117,11 @@ def send_signal(identity: ProcessIdentity, number: signal.Signals) -> None:
         os.close(descriptor)
 
 
-def _own_session(identity: ProcessIdentity | None) -> int | None:
-    """Give the runner's session number, or None when a later process took that number."""
-    if identity is None or identity.boot_id != boot_id():
-        return None
+def _is_there(identity: ProcessIdentity) -> bool:
+    """Tell whether /proc has this very process, be it as a zombie."""
     stat = read_stat(identity.pid)
-    if stat is not None and stat.start_ticks != identity.start_ticks:
-        return None
-    return identity.pid
+    same = stat is not None and stat.start_ticks == identity.start_ticks
+    return same and identity.boot_id == boot_id()
 
 
 def living() -> Iterator[ProcessStat]:

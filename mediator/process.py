@@ -1,26 +1,40 @@
 """Owns one runner process: its start, its clean environment, and its certain end.
 
-A runner is `python -m runner JOB.json` in its own session, started with a fixed argv and no shell.
+A runner is `python -m runner JOB.json` in its own session, started with a fixed argv and no shell,
+below a keeper (`runner/keeper.py`) that writes its log and ends what it leaves behind.
 It has ended when its whole tree was seen empty: first the runner gets SIGTERM and its grace to
 save its work, then everything left of its tree gets SIGKILL. Nothing here blocks; `advance` is
 called again and again.
 """
 
 import os
+import select
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
 from mediator.errors import RunnerStartError
-from mediator.proc import TOKEN_VARIABLE, identify, is_alive, send_signal, tree_of
+from mediator.limits import LOG_BYTES
+from mediator.proc import (
+    TOKEN_VARIABLE,
+    boot_id,
+    identify,
+    is_alive,
+    keeper_of,
+    send_signal,
+    tree_of,
+)
 from mediator.records import ProcessIdentity
 
 RUNNER_ARGV: tuple[str, ...] = (sys.executable, "-m", "runner")
 LEFTOVER_GRACE_S = 5.0
+REPORT_S = 10.0
 _PASSED_ON = (
     "PATH",
     "HOME",
@@ -43,7 +57,7 @@ _PASSED_ON = (
 )
 
 
-Launch = Callable[[Sequence[str], Mapping[str, str], Path, Path], "RunnerProcess"]
+Launch = Callable[[Sequence[str], Mapping[str, str], Path, Path, int], "RunnerProcess"]
 
 
 @dataclass(frozen=True)
@@ -95,41 +109,63 @@ def clean_environment(
 
 
 def start_runner(
-    argv: Sequence[str], environment: Mapping[str, str], folder: Path, log: Path
+    argv: Sequence[str],
+    environment: Mapping[str, str],
+    folder: Path,
+    log: Path,
+    log_bytes: int = LOG_BYTES,
 ) -> "RunnerProcess":
-    """Start a runner whose output is appended to a log file.
+    """Start a runner, and the keeper that writes its output to a log file (`runner/keeper.py`).
 
     Args:
         argv: the whole command.
         environment: the whole environment; holds the run's token.
         folder: working folder.
         log: file for stdout and stderr, created with mode 0640.
+        log_bytes: most bytes of it.
 
     Raises:
         RunnerStartError: the program or the log file cannot be opened.
     """
+    ear, mouth = os.pipe()
+    command = [sys.executable, "-I", "-S", _keeper(), str(mouth), str(log), str(log_bytes), *argv]
     try:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-        output = os.open(log, flags, 0o640)
-        try:
-            child = subprocess.Popen(
-                list(argv),
-                cwd=folder,
-                env=dict(environment),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        finally:
-            os.close(output)
+        child = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            pass_fds=(mouth,),
+            start_new_session=True,
+        )
     except OSError as error:
+        os.close(ear)
         raise RunnerStartError(f"the runner cannot be started: {error}") from None
-    # not reaped yet, so the number is still its own even if it has ended
-    identity = identify(child.pid)
-    if identity is None:
-        raise RunnerStartError(f"the runner (pid {child.pid}) cannot be seen in /proc")
-    return RunnerProcess(identity, environment[TOKEN_VARIABLE], OwnChild(child))
+    finally:
+        os.close(mouth)
+    with os.fdopen(ear, "rb") as report:
+        answered = select.select([report], [], [], REPORT_S)[0]
+        said = report.readline().decode("utf-8", "replace").strip() if answered else ""
+    keeper = identify(child.pid)
+    numbers = said.split()
+    if len(numbers) != 2 or not all(number.isdigit() for number in numbers):
+        child.kill()
+        child.wait()
+        reason = said or f"its keeper said nothing within {REPORT_S:g} s"
+        raise RunnerStartError(f"the runner cannot be started: {reason}")
+    identity = ProcessIdentity(boot_id(), int(numbers[0]), int(numbers[1]))
+    return RunnerProcess(identity, environment[TOKEN_VARIABLE], OwnChild(child), keeper=keeper)
+
+
+@cache
+def _keeper() -> str:
+    """Give the path of the keeper's program, without importing the runner's package."""
+    found = find_spec("runner")
+    if found is None or found.origin is None:
+        raise RunnerStartError("the package `runner` is not installed; see README, Installation")
+    return str(Path(found.origin).with_name("keeper.py"))
 
 
 class Child(Protocol):
@@ -162,13 +198,15 @@ class RunnerProcess:
     """A runner and its tree, started by this mediator or found alive after a restart.
 
     Attributes:
-        pids: every process number seen in its tree.
+        members: every process seen in its tree.
 
     Args:
         identity: the runner.
         token: the run's token.
-        child: the process when this mediator started it; gives the exit code.
+        child: its keeper when this mediator started it; ends with the whole tree, and with the
+            runner's exit code.
         begin: lets a runner go that waits until it is written down; does nothing for others.
+        keeper: its keeper; looked for when it is not given.
     """
 
     def __init__(
@@ -177,13 +215,15 @@ class RunnerProcess:
         token: str,
         child: Child | None = None,
         begin: Callable[[], None] = lambda: None,
+        keeper: ProcessIdentity | None = None,
     ) -> None:
         self.begin = begin
         self.identity = identity
         self.exit_code: int | None = None
         self.killed = False
-        self.pids = {identity.pid}
+        self.members = {identity}
         self._token = token
+        self._keeper = keeper or keeper_of(identity, token)
         self._child = child
         self._kill_at: float | None = None
         self._asked_leftovers = False
@@ -194,6 +234,7 @@ class RunnerProcess:
         Asking again can only shorten the grace.
         """
         if self._kill_at is None:
+            self.look()
             send_signal(self.identity, signal.SIGTERM)
         due = now + grace_s
         self._kill_at = due if self._kill_at is None else min(due, self._kill_at)
@@ -209,13 +250,18 @@ class RunnerProcess:
         """
         if self._runner_alive():
             if self._kill_at is not None and now >= self._kill_at:
-                self._kill(tree_of(self.identity, self._token))
+                self._kill(self.look(), now)
             return False
-        left = tree_of(self.identity, self._token)
-        self.pids |= {member.pid for member in left}
+        left = self.look()
         if left:
             self._end_leftovers(left, now)
         return not left
+
+    def look(self) -> Sequence[ProcessIdentity]:
+        """Give the living processes of its tree, and remember them."""
+        tree = tree_of(self.identity, self._token, self.members)
+        self.members |= set(tree)
+        return tree
 
     def _runner_alive(self) -> bool:
         if self._child is not None:
@@ -232,9 +278,13 @@ class RunnerProcess:
             for member in left:
                 send_signal(member, signal.SIGTERM)
         elif self._kill_at is not None and now >= self._kill_at:
-            self._kill(left)
+            self._kill(left, now)
 
-    def _kill(self, members: Sequence[ProcessIdentity]) -> None:
+    def _kill(self, members: Sequence[ProcessIdentity], now: float) -> None:
         self.killed = True
-        for member in members:
+        # the keeper ends by itself after the others, and catches what is being started just now
+        others = [member for member in members if member != self._keeper]
+        if not others and self._kill_at is not None and now < self._kill_at + LEFTOVER_GRACE_S:
+            return
+        for member in others or members:
             send_signal(member, signal.SIGKILL)

@@ -100,6 +100,7 @@ class JobRecord:
         failures: attempts that failed in a way that may heal.
         not_before: Unix time before which it is not tried again, s.
         cancel_reason: why it is to be cancelled; None while nobody asked.
+        interruptions: attempts of this epoch that were broken off though nobody here asked for it.
     """
 
     job_id: str
@@ -130,6 +131,7 @@ class JobRecord:
     source_topic: str
     source_partition: int
     source_offset: int
+    interruptions: int
 
     @property
     def source(self) -> Source:

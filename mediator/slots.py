@@ -1,10 +1,10 @@
 """Owns the places in which jobs run, and which of them a job takes.
 
 A slot names the CUDA devices its runner may see. It is given back only when the runner's whole
-tree is gone, also from the GPU (`gpus`). Train and eval jobs take a work slot, one job each. A view
-job is a lease: it lasts until nobody has looked for `viewer_timeout`, or until it is cancelled. It
-shares a device with the work there in a view place, or takes a whole work slot when its job says
-`share_slot: false` or the mediator has no view places (`--view-slots 0`).
+tree is gone, also from the GPU (`slot_keeping`). Train and eval jobs take a work slot, one job
+each. A view job is a lease: it lasts until nobody has looked for `viewer_timeout`, or until it is
+cancelled. It shares a device with the work there in a view place, or takes a whole work slot when
+its job says `share_slot: false` or the mediator has no view places (`--view-slots 0`).
 """
 
 from collections.abc import Sequence
@@ -107,6 +107,11 @@ class SlotPool:
         self._slots = tuple(slots)
         self._taken: set[str] = set()
         self.has_view_places = any(slot.pool is Pool.VIEW for slot in slots)
+
+    @property
+    def on_gpus(self) -> list[str]:
+        """The names of the slots whose runs may use a GPU."""
+        return [slot.name for slot in self._slots if slot.cuda_devices != ""]
 
     def uses_gpu(self, name: str) -> bool:
         """Tell whether a run in this slot may use a GPU; one of an earlier layout may."""

@@ -9,58 +9,31 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
 from configs.artifacts import JobFolder
 from mediator.errors import LedgerWriteError, RunnerStartError
 from mediator.events import EventKind
-from mediator.gpus import GpuProbe, Quarantine
+from mediator.failure_record import leave_failure
+from mediator.gpus import GpuProbe
 from mediator.job_folder import prepare
 from mediator.ledger import Ledger
-from mediator.limits import Limits, Watchdog, cap_log, unix_time
+from mediator.limits import Limits, Watchdog, unix_time
 from mediator.proc import tree_of
 from mediator.process import Launch, RunnerCommand, RunnerProcess, clean_environment, start_runner
-from mediator.progress import ProgressTail, ProgressThinner, Report
+from mediator.progress import ProgressTail, Report
 from mediator.records import JobRecord
+from mediator.run import Run
 from mediator.scheduler import plan
-from mediator.slots import Pool, Slot, SlotPool
+from mediator.slot_keeping import SlotKeeper
+from mediator.slots import Pool, Slot
 from mediator.states import JobState
-from mediator.verdict import Ending, Verdict, judge
+from mediator.verdict import NOT_STARTED, Ending, Verdict, judge
 
-MAX_INTERRUPTIONS = 20
 STUCK_AFTER_S = 30.0
 END_GRACE_S = 5.0
 LOOK_EVERY_S = 1.0
+CENSUS_EVERY_S = 5.0
 _log = logging.getLogger("mediator")
-
-
-@dataclass
-class Run:
-    """One running job: its process, its slot, and what of its progress was told.
-
-    Attributes:
-        job_id: the job.
-        slot: the slot's name.
-        process: its process.
-        tail: reads its progress.
-        watchdog: tells when it is out of time.
-        thinner: what of the progress is told.
-        asked_to_stop: the mediator stops, and this run with it.
-        kill_due: when it is killed, monotonic seconds.
-        end_as: the state it was made to end in, and why.
-        given_up: another mediator has the job; nothing is told of this run.
-    """
-
-    job_id: str
-    slot: str
-    process: RunnerProcess
-    tail: ProgressTail
-    watchdog: Watchdog
-    thinner: ProgressThinner = field(default_factory=ProgressThinner)
-    asked_to_stop: bool = False
-    kill_due: float | None = None
-    end_as: tuple[JobState, str] | None = None
-    given_up: bool = False
 
 
 class Supervisor:
@@ -89,15 +62,14 @@ class Supervisor:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._ledger = ledger
-        self._slots = SlotPool(slots)
+        self._slots = SlotKeeper(slots, ledger, gpus, clock)
         self._command = command
         self._limits = limits or Limits()
         self._launch = launch
         self._tend = tend
-        self._quarantine = Quarantine(gpus, clock)
         self._clock = clock
         self.may_start = True
-        self._next_look = 0.0
+        self._next_look = self._next_census = 0.0
         self._runs: dict[str, Run] = {}
         self._look_for_work = True
         self._stopping = False
@@ -120,8 +92,8 @@ class Supervisor:
         """Follow the running jobs and start what can be started."""
         for run in list(self._runs.values()):
             self._follow(run)
-        for slot in self._quarantine.released():
-            self._give_back(slot)
+        if self._slots.released():
+            self._look_for_work = True
         due = self._clock() >= self._next_look
         if due or self._look_for_work:
             self._next_look = self._clock() + LOOK_EVERY_S
@@ -131,7 +103,7 @@ class Supervisor:
             self._look_for_work = False
 
     def _look_around(self) -> None:
-        """Cancel what is to be cancelled, and end what is out of time or talks too much."""
+        """Cancel what is to be cancelled, and end what is out of time."""
         if self._tend is not None:
             self._tend()
         for job_id in self._ledger.to_cancel():
@@ -139,17 +111,24 @@ class Supervisor:
             if job is not None:
                 self._end_job(job_id, JobState.CANCELLED, job.cancel_reason or "cancelled")
         if self._limits.wait_s is not None:
-            for job_id in self._ledger.waiting_since(time.time() - self._limits.wait_s):
+            for job_id in self._ledger.never_begun_since(time.time() - self._limits.wait_s):
                 reason = f"waited for longer than {self._limits.wait_s:g} s (--wait-limit-s)"
                 self._end_job(job_id, JobState.TIMED_OUT, reason)
         for run in list(self._runs.values()):
             if (reason := run.watchdog.overdue()) is not None and run.end_as is None:
                 self._end_job(run.job_id, JobState.TIMED_OUT, reason)
-            if cap_log(self._folder(run.job_id).runner_log, self._limits.log_bytes):
-                _log.warning("job %s: runner.log was over %d bytes; its middle was cut",
-                             run.job_id, self._limits.log_bytes)  # fmt: skip
+        if self._clock() >= self._next_census:
+            self._next_census = self._clock() + CENSUS_EVERY_S
+            self._take_census()
         if self._ledger.resting_until(time.time()):
             self._look_for_work = True
+
+    def _take_census(self) -> None:
+        """Note the processes of the runs whose slots are given back only when a GPU is clear."""
+        for run in self._runs.values():
+            if self._slots.is_watched(run.slot):
+                run.process.look()
+                self._slots.note(run.slot, run.process.members)
 
     def _end_job(self, job_id: str, state: JobState, reason: str) -> None:
         """End an unfinished job: at once where nothing runs, else through its processes' end."""
@@ -197,7 +176,8 @@ class Supervisor:
             if job.job_id not in self._runs:
                 self._find_again(job)
         for job in self._ledger.jobs(JobState.INTERRUPTED):
-            self._queue_again(job.job_id, job.attempt)
+            self._queue_again(job.job_id)
+        self._slots.recover([run.slot for run in self._runs.values()])
 
     def _find_again(self, job: JobRecord) -> None:
         token = job.run_token or ""
@@ -218,7 +198,8 @@ class Supervisor:
             return
         tail = ProgressTail(folder.progress, job.progress_offset)
         self._ledger.add_events(job.job_id, tail.read_new(), tail.offset)
-        self._settle(job.job_id, judge(folder, Ending(exit_code=None)), None)
+        verdict = leave_failure(folder, judge(folder, Ending(exit_code=None)), None)
+        self._settle(job.job_id, verdict, None)
 
     # --- following -------------------------------------------------------------------------
 
@@ -229,23 +210,30 @@ class Supervisor:
         if not gone:
             self._warn_if_stuck(run, now)
             return
+        self._slots.note(run.slot, run.process.members)
         if run.given_up:
             self._ledger.give_up(run.job_id)
         else:
-            stopped = run.asked_to_stop or run.end_as is not None
-            ending = Ending(run.process.exit_code, stopped, run.process.killed)
-            verdict = judge(self._folder(run.job_id), ending)
-            if run.end_as is not None and verdict.state is not JobState.SUCCEEDED:
-                verdict = Verdict(run.end_as[0], run.end_as[1])
-            self._settle(run.job_id, verdict, ending.exit_code)
+            self._judge(run)
         del self._runs[run.job_id]
-        on_gpu = self._slots.uses_gpu(run.slot)
-        if not (on_gpu and self._quarantine.hold(run.slot, run.process.pids)):
-            self._give_back(run.slot)
+        if self._slots.end(run.slot, run.process.members):
+            self._look_for_work = True
 
-    def _give_back(self, slot: str) -> None:
-        self._slots.give_back(slot)
-        self._look_for_work = True
+    def _judge(self, run: Run) -> None:
+        """Settle what becomes of a job whose processes are gone."""
+        folder, code = self._folder(run.job_id), run.process.exit_code
+        stopped = run.asked_to_stop or run.end_as is not None
+        verdict = judge(folder, Ending(code, stopped, run.process.killed))
+        if run.end_as is not None and verdict.state is not JobState.SUCCEEDED:
+            verdict = Verdict(run.end_as[0], run.end_as[1])
+        unasked = verdict.state is JobState.INTERRUPTED and not stopped
+        if unasked and self._ledger.count_interruption(run.job_id) > self._limits.max_interruptions:
+            reason = (
+                f"broken off {self._limits.max_interruptions + 1} times by someone else than the "
+                f"mediator, limit {self._limits.max_interruptions}; last: {verdict.reason}"
+            )
+            verdict = Verdict(JobState.FAILED, reason)
+        self._settle(run.job_id, leave_failure(folder, verdict, code), code)
 
     def _tell_progress(self, run: Run, now: float, *, last: bool) -> None:
         before = run.tail.offset
@@ -287,8 +275,7 @@ class Supervisor:
         _log.log(level, "job %s: %s%s", job_id, verdict.state,
                  f": {verdict.reason}" if verdict.reason else "")  # fmt: skip
         if verdict.state is JobState.INTERRUPTED and not self._stopping:
-            job = self._ledger.job(job_id)
-            self._queue_again(job_id, 0 if job is None else job.attempt)
+            self._queue_again(job_id)
 
     def _try_again(self, job: JobRecord, verdict: Verdict, exit_code: int | None) -> None:
         pause_s = self._limits.pause_s(job.failures + 1)
@@ -302,11 +289,7 @@ class Supervisor:
         _log.warning("job %s: %s", job.job_id, reason)
         self._look_for_work = True
 
-    def _queue_again(self, job_id: str, attempts: int) -> None:
-        if attempts >= MAX_INTERRUPTIONS:
-            reason = f"interrupted {attempts} times, limit {MAX_INTERRUPTIONS}"
-            self._ledger.move(job_id, JobState.FAILED, reason=reason)
-            return
+    def _queue_again(self, job_id: str) -> None:
         self._ledger.move(job_id, JobState.QUEUED, reason="interrupted before; queued again")
         _log.info("job %s: interrupted before; queued again", job_id)
         self._look_for_work = True
@@ -352,12 +335,15 @@ class Supervisor:
                 clean_environment(token, slot.cuda_devices),
                 self._command.project_root,
                 folder.runner_log,
+                self._limits.log_bytes,
             )
         except RunnerStartError as error:
-            self._settle(job_id, Verdict(JobState.FAILED, str(error), may_heal=True), None)
+            verdict = Verdict(JobState.FAILED, str(error), may_heal=True)
+            self._settle(job_id, leave_failure(folder, verdict, None, NOT_STARTED), None)
             return
         run = self._new_run(job_id, slot.name, process, 0, time.time())
         self._ledger.record_process(job_id, process.identity)
+        self._slots.note(slot.name, process.members)
         process.begin()
         # the runner begins meanwhile; only a power cut, which ends it too, could come between
         self._ledger.make_lasting()

@@ -16,7 +16,11 @@ from configs.exit_codes import ExitCode
 from mediator.states import JobState
 
 _READ_LIMIT_BYTES = 4 * 1024 * 1024
+# what the mediator writes for a runner that could not (`failure_record`)
+KILLED, LOST, NOT_STARTED = "killed", "lost", "not_started"
 _HEALING = (ExitCode.PORT_IN_USE, ExitCode.DISK_FULL)
+_HEALING_KINDS = {KILLED, LOST, NOT_STARTED, *(code.kind for code in _HEALING)}
+_ASKED_FOR = {state.value: state for state in (JobState.CANCELLED, JobState.TIMED_OUT)}
 _GONE = "mediator restarted; runner gone"
 
 
@@ -60,8 +64,8 @@ def judge(folder: JobFolder, ending: Ending) -> Verdict:
         folder: the job's folder, holding only files of this attempt.
         ending: how the runner ended.
     """
-    result = _read_object(folder.result_json)
-    failure = _read_object(folder.failure_json)
+    result = read_object(folder.result_json)
+    failure = read_object(folder.failure_json)
     code = ending.exit_code
     # written last, so whoever was killed after it has done its work and must not do it again
     if result is not None and (code is None or code == ExitCode.OK or code < 0):
@@ -73,6 +77,8 @@ def judge(folder: JobFolder, ending: Ending) -> Verdict:
         how = "killed after its grace" if ending.killed else "ended before it saved its work"
         return Verdict(JobState.INTERRUPTED, f"asked to stop; {how}")
     reason = _message_of(failure) or _meaning_of(code)
+    if (state := _ASKED_FOR.get(_kind_of(failure) or "")) is not None:
+        return Verdict(state, reason)
     data = {} if failure is None else {"failure": failure}
     return Verdict(JobState.FAILED, reason, data, _may_heal(failure, code))
 
@@ -80,7 +86,7 @@ def judge(folder: JobFolder, ending: Ending) -> Verdict:
 def _may_heal(failure: dict[str, Any] | None, code: int | None) -> bool:
     """Tell whether trying again can help: never for what lies in the job or its data."""
     if failure is not None:
-        return _kind_of(failure) in {kind.kind for kind in _HEALING}
+        return _kind_of(failure) in _HEALING_KINDS
     return code is None or code < 0 or code in _HEALING
 
 
@@ -111,8 +117,8 @@ def _message_of(failure: dict[str, Any] | None) -> str | None:
     return str(message) if message else None
 
 
-def _read_object(path: Path) -> dict[str, Any] | None:
-    """Read a JSON object, or None when there is none or the runner died while writing it."""
+def read_object(path: Path) -> dict[str, Any] | None:
+    """Give the JSON object in a file; None when there is none, or only the beginning of one."""
     try:
         with path.open("rb") as handle:
             record = json.loads(handle.read(_READ_LIMIT_BYTES))

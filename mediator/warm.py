@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mediator.errors import RunnerStartError
+from mediator.limits import LOG_BYTES
 from mediator.proc import TOKEN_VARIABLE, identify
 from mediator.process import RUNNER_ARGV, RunnerProcess, clean_environment, start_runner
 
@@ -28,16 +29,16 @@ _log = logging.getLogger("mediator")
 class _WarmChild:
     """A runner's exit code, as the spawner tells it."""
 
-    def __init__(self, spawner: "WarmSpawner", pid: int) -> None:
+    def __init__(self, spawner: "WarmSpawner", keeper: int) -> None:
         self._spawner = spawner
-        self._pid = pid
+        self._keeper = keeper
         self._generation = spawner.generation
         self._code: int | None = None
 
     def poll(self) -> int | None:
         """Give the exit code, or None while it is not known."""
         if self._code is None and self.will_tell():
-            self._code = self._spawner.take_exit_code(self._pid)
+            self._code = self._spawner.take_exit_code(self._keeper)
         return self._code
 
     def will_tell(self) -> bool:
@@ -99,20 +100,25 @@ class WarmSpawner:
             self._process = None
 
     def launch(
-        self, argv: Sequence[str], environment: Mapping[str, str], folder: Path, log: Path
+        self,
+        argv: Sequence[str],
+        environment: Mapping[str, str],
+        folder: Path,
+        log: Path,
+        log_bytes: int = LOG_BYTES,
     ) -> RunnerProcess:
         """Start a runner, warm if possible; the arguments are those of `start_runner`.
 
         Raises:
             RunnerStartError: it can be started neither way.
         """
-        process = self._launch_warm(argv, environment, folder, log)
-        return process or start_runner(argv, environment, folder, log)
+        process = self._launch_warm(argv, environment, folder, log, log_bytes)
+        return process or start_runner(argv, environment, folder, log, log_bytes)
 
-    def take_exit_code(self, pid: int) -> int | None:
-        """Give a runner's exit code, once, if the spawner has told it."""
+    def take_exit_code(self, keeper: int) -> int | None:
+        """Give the exit code of a keeper's runner, once, if the spawner has told it."""
         self._listen()
-        return self._codes.pop(pid, None)
+        return self._codes.pop(keeper, None)
 
     def tend(self) -> None:
         """Hear what the spawner says, and start it again when it has ended."""
@@ -123,7 +129,12 @@ class WarmSpawner:
     # --- talking ----------------------------------------------------------------------------
 
     def _launch_warm(
-        self, argv: Sequence[str], environment: Mapping[str, str], folder: Path, log: Path
+        self,
+        argv: Sequence[str],
+        environment: Mapping[str, str],
+        folder: Path,
+        log: Path,
+        log_bytes: int,
     ) -> RunnerProcess | None:
         if tuple(argv[: len(RUNNER_ARGV)]) != RUNNER_ARGV:
             return self._fall_back("it is not the usual runner")
@@ -140,18 +151,23 @@ class WarmSpawner:
             "env": dict(environment),
             "cwd": str(folder),
             "log": str(log),
+            "log_bytes": log_bytes,
             "mark": [TOKEN_VARIABLE, token],
         })  # fmt: skip
         if answer is None:
             return None
         if "error" in answer:
             raise RunnerStartError(f"the runner cannot be started: {answer['error']}")
-        pid = int(answer["pid"])
+        pid, keeper = int(answer["pid"]), int(answer["keeper"])
         identity = identify(pid)
         if identity is None:
             return self._fall_back(f"runner {pid} ended before it began")
         return RunnerProcess(
-            identity, token, _WarmChild(self, pid), lambda: self._send({"go": pid})
+            identity,
+            token,
+            _WarmChild(self, keeper),
+            lambda: self._send({"go": keeper}),
+            identify(keeper),
         )
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any] | None:
@@ -197,7 +213,7 @@ class WarmSpawner:
             self._give_up(str(packet["refused"]))
             self._start_at = float("inf")
         elif "exit" in packet:
-            self._codes[int(packet["pid"])] = int(packet["exit"])
+            self._codes[int(packet["keeper"])] = int(packet["exit"])
         else:
             self._answers[int(packet["id"])] = packet
 

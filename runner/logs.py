@@ -1,6 +1,6 @@
 """Owns where the runner's log lines go: standard error, and runner.log in the job's folder.
 
-The mediator sends standard error to runner.log itself; then lines are not written twice.
+A runner's keeper writes its standard error to runner.log; then lines are not written twice.
 """
 
 import contextlib
@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-STANDARD_ERROR = 2
+KEPT_VARIABLE = "SKYLINE_RUN_TOKEN"  # the mediator marks the runners it started
 CHATTY = ("websockets", "numba", "matplotlib", "PIL")
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
@@ -24,12 +24,12 @@ def begin_log() -> None:
 
 @contextlib.contextmanager
 def kept_log(path: Path) -> Iterator[None]:
-    """Send log lines to a file (created with mode 0640) too, unless standard error is that file."""
+    """Send log lines to a file (created with mode 0640) too, unless a keeper writes that file."""
+    if KEPT_VARIABLE in os.environ:
+        yield
+        return
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
     with os.fdopen(os.open(path, flags, 0o640), "a", encoding="utf-8") as lines:
-        if os.path.sameopenfile(lines.fileno(), STANDARD_ERROR):
-            yield
-            return
         handler = logging.StreamHandler(lines)
         handler.setFormatter(logging.Formatter(_FORMAT))
         logging.getLogger().addHandler(handler)

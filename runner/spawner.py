@@ -9,12 +9,14 @@ thread, as the engine wants it anyway (see `nerfcore.field.workers`).
 One process is forked ahead and rehearses while it waits: the memory it would copy from the spawner
 on first use is its own by the time its job comes.
 
-A runner is its own session with its own environment, folder and log, and waits for the mediator to
-have written it down ("go") before it does anything. It ends unseen when the mediator dies first.
+A runner is its own session with its own environment and folder, below a keeper that writes its log
+(see `keeper`), and waits for the mediator to have written it down ("go") before it does anything.
+It ends unseen when the mediator dies first.
 
-Packets in: {"id", "argv", "env", "cwd", "log", "mark": [variable, value]}, {"go": pid}.
-Packets out: {"ready": seconds} or {"refused": reason}; per runner {"id", "pid"} or {"id", "error"},
-then {"pid", "exit"} (negative: a signal).
+Packets in: {"id", "argv", "env", "cwd", "log", "log_bytes", "mark": [variable, value]}, and
+{"go": keeper}.
+Packets out: {"ready": seconds} or {"refused": reason}; per runner {"id", "pid", "keeper"} or
+{"id", "error"}, then {"keeper", "exit"} (negative: a signal).
 """
 
 import atexit
@@ -32,10 +34,12 @@ import socket
 import sys
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nerfcore.machine import set_thread_variables
+from runner import keeper
 
 MODULES = ("runner.__main__", "runner.device", "runner.ops.train", "runner.ops.evaluate",
            "runner.ops.view")  # fmt: skip
@@ -97,12 +101,12 @@ def _import_all() -> str | None:
 
 
 class _Nursery:
-    """The forked processes: one that waits for its job, and the runners.
+    """The forked keepers, each with its runner: one that waits for its job, and those at work.
 
     Attributes:
-        spare: the waiting process's number, or None.
-        gates: by process, the pipe through which it gets its job and then its "go".
-        watches: by pidfd, the process.
+        spare: the waiting keeper's number, or None.
+        gates: by keeper, the pipe through which its runner gets its job and then its "go".
+        watches: by pidfd, the keeper.
     """
 
     def __init__(self, line: socket.socket, poll: select.poll) -> None:
@@ -112,13 +116,13 @@ class _Nursery:
         self.gates: dict[int, int] = {}
         self.watches: dict[int, int] = {}
 
-    def fork(self) -> int | None:
-        """Fork a process ahead of its job; in the child give the pipe to read the job from."""
+    def fork(self) -> "_Cradle | None":
+        """Fork a keeper and its runner ahead of their job; in the runner, give what it needs."""
         reader, writer = os.pipe()
         pid = os.fork()
         if pid == 0:
             _close_all_but(reader, self._line.fileno())
-            return reader
+            return _fork_runner(reader, self._line.fileno())
         os.close(reader)
         self.spare = pid
         self.gates[pid] = writer
@@ -152,7 +156,7 @@ class _Nursery:
         if pid == self.spare:
             self.spare = None
         _, status = os.waitpid(pid, 0)
-        _say(self._line, {"pid": pid, "exit": os.waitstatus_to_exitcode(status)})
+        _say(self._line, {"keeper": pid, "exit": os.waitstatus_to_exitcode(status)})
 
 
 def _serve(line: socket.socket) -> list[str] | None:
@@ -166,8 +170,8 @@ def _serve(line: socket.socket) -> list[str] | None:
     nursery = _Nursery(line, poll)
     while True:
         events = poll.poll(IDLE_MS if nursery.spare is None else None)
-        if not events and (gate := nursery.fork()) is not None:
-            return _become_runner(line, gate)
+        if not events and (cradle := nursery.fork()) is not None:
+            return _become_runner(line, cradle)
         for descriptor, _ in events:
             if descriptor != line.fileno():
                 nursery.bury(descriptor)
@@ -179,22 +183,95 @@ def _serve(line: socket.socket) -> list[str] | None:
             if "go" in request:
                 nursery.let_go(request["go"])
                 continue
-            if nursery.spare is None and (gate := nursery.fork()) is not None:
-                return _become_runner(line, gate)
+            if nursery.spare is None and (cradle := nursery.fork()) is not None:
+                return _become_runner(line, cradle)
             nursery.hand_over(packet)
 
 
 # --- in the child ------------------------------------------------------------------------------
 
 
-def _become_runner(line: socket.socket, gate: int) -> list[str]:
+@dataclass(frozen=True)
+class _Cradle:
+    """What a runner forked ahead has.
+
+    Attributes:
+        gate: the pipe its job comes through.
+        keeper: the socket on which it tells its keeper of the job.
+        output: the pipe to its keeper that its output goes into.
+    """
+
+    gate: int
+    keeper: socket.socket
+    output: int
+
+
+def _fork_runner(gate: int, line: int) -> _Cradle:
+    """Become a keeper for good and fork the runner, in which alone this returns."""
+    keeper.adopt_orphans()
+    os.setsid()
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    output, end = os.pipe()
+    me = os.getpid()
+    runner = os.fork()
+    if runner == 0:
+        ours.close()
+        os.close(output)
+        keeper.end_with(me)
+        return _Cradle(gate, theirs, end)
+    theirs.close()
+    for descriptor in (gate, line, end):
+        os.close(descriptor)
+    _silence(0, 1, 2)
+    keeper.end_like(keeper.keep(runner, output, _hear_of_job(ours)))
+    raise AssertionError  # it has ended
+
+
+def _hear_of_job(ear: socket.socket) -> "keeper.CappedLog | None":
+    """In a keeper, wait for the job and open its log; None when the runner ends without one."""
+    try:
+        packet = ear.recv(PACKET_BYTES)
+        if not packet:
+            return None
+        job = json.loads(packet)
+        _write_mark(*job["mark"])
+        log = keeper.CappedLog(job["log"], job["log_bytes"])
+    except (OSError, ValueError) as error:
+        with contextlib.suppress(OSError):
+            ear.send(str(error).encode())
+        return None
+    with contextlib.suppress(OSError):
+        ear.send(b"ok")
+    return log
+
+
+def _tell_keeper(cradle: _Cradle, request: dict[str, Any]) -> None:
+    """Have the keeper open the log.
+
+    Raises:
+        OSError: it cannot.
+    """
+    job = {name: request[name] for name in ("mark", "log", "log_bytes")}
+    cradle.keeper.send(json.dumps(job).encode())
+    said = cradle.keeper.recv(PACKET_BYTES).decode()
+    cradle.keeper.close()
+    if said != "ok":
+        raise OSError(said or "its keeper has ended")
+
+
+def _become_runner(line: socket.socket, cradle: _Cradle) -> list[str]:
     importlib.import_module("runner.rehearsal").rehearse()
+    gate = cradle.gate
     request = _read_request(gate)
     try:
         os.setsid()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
-        _redirect(request["log"])
+        _tell_keeper(cradle, request)
+        _silence(0)
+        for standard in (1, 2):
+            os.dup2(cradle.output, standard)
+        os.close(cradle.output)
         os.chdir(request["cwd"])
         os.environ.clear()
         os.environ.update(request["env"])
@@ -203,7 +280,7 @@ def _become_runner(line: socket.socket, gate: int) -> list[str]:
     except (OSError, ValueError) as error:
         _say(line, {"id": request["id"], "error": str(error)})
         os._exit(NEVER_BEGAN)
-    _say(line, {"id": request["id"], "pid": os.getpid()})
+    _say(line, {"id": request["id"], "pid": os.getpid(), "keeper": os.getppid()})
     line.close()
     if not os.read(gate, 1):
         os._exit(NEVER_BEGAN)
@@ -224,13 +301,10 @@ def _read_request(gate: int) -> dict[str, Any]:
     return json.loads(received)
 
 
-def _redirect(log: str) -> None:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-    output, nothing = os.open(log, flags, 0o640), os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
-    os.close(output)
+def _silence(*descriptors: int) -> None:
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for descriptor in descriptors:
+        os.dup2(nothing, descriptor)
     os.close(nothing)
 
 

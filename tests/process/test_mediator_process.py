@@ -12,7 +12,7 @@ import pytest
 from mediator_bench import HERE, alive, wait_for
 
 from mediator.errors import RunnerStartError
-from mediator.proc import identify, is_alive, send_signal, tree_of
+from mediator.proc import identify, is_alive, keeper_of, send_signal, tree_of
 from mediator.process import RunnerProcess, clean_environment, start_runner
 
 TOKEN = "0123456789abcdef"
@@ -74,9 +74,9 @@ def test_a_runner_that_listens_ends_by_itself(tmp_path: Path) -> None:
 
 
 def test_a_deaf_runner_is_killed_with_its_whole_tree(tmp_path: Path) -> None:
-    """Children, and those that left its session, included."""
+    """Its keeper, its children, and those that left its session, included."""
     process = start(tmp_path, "deaf+grandchild+escapee+sleep:60")
-    pids = members(process, 3)
+    pids = members(process, 4)
     process.ask_to_stop(time.monotonic(), 0.2)
     run_out(process)
     assert (process.exit_code, process.killed) == (-9, True)
@@ -86,7 +86,7 @@ def test_a_deaf_runner_is_killed_with_its_whole_tree(tmp_path: Path) -> None:
 def test_what_a_runner_leaves_behind_is_ended(tmp_path: Path) -> None:
     """It is not over while a process of it lives."""
     process = start(tmp_path, "grandchild+escapee+sleep:0.3")
-    pids = members(process, 3)
+    pids = members(process, 4)
     run_out(process)
     assert process.exit_code == 0
     assert not any(alive(pid) for pid in pids)
@@ -107,9 +107,9 @@ def test_a_runner_found_again_is_watched_and_ended(tmp_path: Path) -> None:
         folder = tmp_path / str(identity_known)
         folder.mkdir()
         started = start(folder, "sleep:60+grandchild")
-        pids = members(started, 2)
-        oldest = min(tree_of(None, TOKEN), key=lambda p: p.start_ticks)
-        assert oldest == started.identity
+        pids = members(started, 3)
+        oldest = min(tree_of(None, TOKEN), key=lambda p: (p.start_ticks, p.pid))
+        assert keeper_of(started.identity, TOKEN) == oldest
         found = RunnerProcess(started.identity if identity_known else oldest, TOKEN)
         found.ask_to_stop(time.monotonic(), 0.5)
         wait_for("end", lambda s=started, f=found: (s.advance(0), f.advance(time.monotonic()))[1])

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from mediator.gpus import COMPLAIN_EVERY_S, NvidiaSmi, Quarantine
+from mediator.proc import boot_id, identify
+from mediator.records import ProcessIdentity
 
 
 class FakeProbe:
@@ -37,6 +39,11 @@ class Clock:
         return self.now
 
 
+def was(pid: int) -> ProcessIdentity:
+    """Give a process that had this number once, before all that run now."""
+    return ProcessIdentity(boot_id(), pid, 0)
+
+
 def gone_pid() -> int:
     """Give the number of a process that has ended."""
     child = subprocess.Popen(["true"])
@@ -61,7 +68,7 @@ def test_a_slot_waits_until_the_gpu_has_let_go(probe: FakeProbe, clock: Clock, c
     quarantine = Quarantine(probe, clock)
     pid = gone_pid()
     probe.busy = {pid, 999_999_999}
-    assert quarantine.hold("work-0", {pid})
+    assert quarantine.hold("work-0", {was(pid)})
     for _ in range(6):
         assert quarantine.released() == []
         clock.now += 1
@@ -75,11 +82,15 @@ def test_a_slot_waits_until_the_gpu_has_let_go(probe: FakeProbe, clock: Clock, c
 
 
 def test_a_new_process_of_the_same_number_does_not_hold_it(probe: FakeProbe, clock: Clock) -> None:
-    """What /proc has cannot be the run: that one is gone from there."""
+    """It began at another time than the run's; one that began at the same time is the run's."""
     quarantine = Quarantine(probe, clock)
     probe.busy = {os.getpid()}
-    quarantine.hold("work-0", {os.getpid()})
+    quarantine.hold("work-0", {was(os.getpid())})
     assert [quarantine.released() for _ in range(2)] == [[], ["work-0"]]
+    myself = identify(os.getpid())
+    assert myself is not None and quarantine.hold("work-0", {myself})
+    clock.now += 1
+    assert [quarantine.released() for _ in range(3)] == [[]] * 3
 
 
 def test_an_answer_counts_only_for_slots_held_when_it_was_asked_for(
@@ -87,9 +98,9 @@ def test_an_answer_counts_only_for_slots_held_when_it_was_asked_for(
 ) -> None:
     """A run that ended while the question was on its way needs a new one."""
     quarantine = Quarantine(probe, clock)
-    quarantine.hold("work-0", {gone_pid()})
+    quarantine.hold("work-0", {was(gone_pid())})
     assert quarantine.released() == []
-    quarantine.hold("work-1", {gone_pid()})
+    quarantine.hold("work-1", {was(gone_pid())})
     assert quarantine.released() == ["work-0"]
     clock.now += 1
     assert [quarantine.released() for _ in range(2)] == [[], ["work-1"]]
@@ -97,10 +108,10 @@ def test_an_answer_counts_only_for_slots_held_when_it_was_asked_for(
 
 def test_without_a_gpu_nothing_is_held(probe: FakeProbe, clock: Clock) -> None:
     """And a probe that fails lets go, with the reason."""
-    assert not Quarantine(None, clock).hold("work-0", {1})
+    assert not Quarantine(None, clock).hold("work-0", {was(1)})
     quarantine = Quarantine(probe, clock)
     probe.reason = "driver mismatch"
-    quarantine.hold("work-0", {gone_pid()})
+    quarantine.hold("work-0", {was(gone_pid())})
     assert quarantine.released() == ["work-0"]
 
 
