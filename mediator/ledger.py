@@ -122,7 +122,7 @@ class Ledger(RunsTable):
 
     def leave_to(self, offer: Offer) -> None:
         """Leave a message to the mediator that has what its job builds on."""
-        payload = offer_payload(offer, self._topics.jobs, self.mediator)
+        payload = offer_payload(offer, offer.message.topic, self.mediator)
         with self.transaction():
             self._owe(self._topics.status, f"offer/{source_of(offer.message)}", payload)
 

@@ -59,9 +59,9 @@ class Placement:
         if self._memory is None or base is None or known is None:
             return self._here(job)
         their_logs = self._memory.log_root_of(known.mediator)
-        if known.ended and their_logs:
-            if bring_checkpoints(base, Path(their_logs), self._roots):
-                return self._here(job)
+        readable = known.ended and their_logs
+        if readable and bring_checkpoints(base, Path(their_logs), self._roots):
+            return self._here(job)
         where = self._memory.describe(known.mediator)
         return Place(
             known.mediator,

@@ -16,7 +16,7 @@ from kafka_utils.reader import TopicReader
 from kafka_utils.settings import KafkaSettings
 from mediator.proc import tree_of
 from mediator.records import ProcessIdentity
-from mediator.states import ENDED
+from mediator.states import ENDED, JobState
 
 POLL_S = 0.05
 
@@ -26,7 +26,9 @@ class Collector:
 
     Attributes:
         terminal: per job, the terminal events seen: (sequence number, state).
-        repeats: events published twice to one cluster: where each lies and where it lay first.
+        repeats: events published twice to one cluster: where each lies and where it lay first. Two
+            mediators may both claim a job on the status topic, where the first claim holds; that
+            one claims twice, or that anything comes twice on the event topic, is a repeat.
         letters: SHA-256 of the originals that were answered by a dead letter.
         duplicates: events that acknowledge a duplicate.
     """
@@ -40,7 +42,7 @@ class Collector:
         self.letters: set[str] = set()
         self.duplicates = 0
         self._newest: dict[tuple[str, str], int] = {}
-        self._seen: dict[tuple[str, str, int], Message] = {}
+        self._seen: dict[tuple[str, str, int, str], Message] = {}
         self._read_already: set[tuple[str, str, int, int]] = set()
         self._stop = threading.Event()
         topics = (settings.status_topic, settings.events_topic, settings.dlq_topic)
@@ -97,7 +99,9 @@ class Collector:
         place = (message.cluster_id + message.topic, job_id, seq)
         told_again = bool(record["data"].get("told_again"))
         if not told_again:
-            first = self._seen.setdefault(place, message)
+            claimed = message.topic == self._settings.status_topic and state == JobState.QUEUED
+            claimant = str(record["mediator"]) if claimed else ""
+            first = self._seen.setdefault((*place, claimant), message)
             if first is not message:
                 self.repeats.append({"event": record, "first": _where(first), **_where(message)})
             newest = self._newest.get(place[:2], 0)

@@ -97,6 +97,8 @@ class Follower:
             self._on_metrics(job, data)
         elif kind == "duplicate":
             self._on_duplicate(job, state, event, data)
+        elif kind == "waiting":
+            self._say(job, f"waits: {event.get('reason')}")
         elif kind == "state":
             self._on_state(job, state, event.get("reason") or _artifacts(data))
 

@@ -136,8 +136,16 @@ def connect(
     return settings
 
 
-def publish(settings: KafkaSettings, jobs: list[Sent], console: Console) -> None:
+def publish(
+    settings: KafkaSettings, jobs: list[Sent], console: Console, key: str | None = None
+) -> None:
     """Send every config and print its job id after the broker has confirmed it.
+
+    Args:
+        settings: where the broker is.
+        jobs: what to send.
+        console: where to write.
+        key: the messages' key; None for each one's job id.
 
     Raises:
         KafkaDeliveryError: a config was not confirmed; those printed were.
@@ -146,7 +154,9 @@ def publish(settings: KafkaSettings, jobs: list[Sent], console: Console) -> None
     try:
         for job in jobs:
             header = (SEND_ID_HEADER, job.send_id.encode())
-            producer.send(settings.jobs_topic, job.job_id, job.value, [header], timeout_s=11.0)
+            producer.send(
+                settings.jobs_topic, key or job.job_id, job.value, [header], timeout_s=11.0
+            )
             where = f"{settings.jobs_topic} at {settings.bootstrap}"
             say(console, f"sent {job.op} {job.job_id} to {where} ({job.source})")
     finally:
@@ -154,7 +164,11 @@ def publish(settings: KafkaSettings, jobs: list[Sent], console: Console) -> None
 
 
 def follow(
-    settings: KafkaSettings, jobs: list[Sent], timeout_s: float | None, console: Console
+    settings: KafkaSettings,
+    jobs: list[Sent],
+    timeout_s: float | None,
+    console: Console,
+    key: str | None = None,
 ) -> int:
     """Publish, then wait for the end of every job.
 
@@ -163,6 +177,7 @@ def follow(
         jobs: what to send.
         timeout_s: longest wait for the ends, s; None waits on.
         console: where to write.
+        key: as for `publish`.
 
     Returns:
         The exit code.
@@ -171,7 +186,7 @@ def follow(
         TopicReader(settings, settings.events_topic, from_end=True) as events,
         TopicReader(settings, settings.dlq_topic, from_end=True) as letters,
     ):
-        publish(settings, jobs, console)
+        publish(settings, jobs, console, key)
         start_s = time.monotonic()
         hinted = False
         with Progress(*COLUMNS, console=console, disable=not console.is_terminal) as progress:
@@ -217,6 +232,12 @@ def main(
         list[str] | None,
         typer.Option("--set", help="field=value (JSON or text), over every config; repeatable."),
     ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(
+            help="Kafka key: jobs of one key reach the same mediator; default the job id."
+        ),
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Follow each job to its end.")] = False,
     timeout: Annotated[
         float | None, typer.Option(min=0.0, help="With --wait: longest wait, seconds.")
@@ -240,9 +261,9 @@ def main(
             raise UsageError(f"--wait can not follow {blind[0]}: its job_id is not text")
         connection = connect(broker, log_root, topic, properties)
         if wait:
-            code = follow(connection, jobs, timeout, console)
+            code = follow(connection, jobs, timeout, console, key)
         else:
-            publish(connection, jobs, console)
+            publish(connection, jobs, console, key)
             code = 0
     except UsageError as error:
         say(errors, f"error: {error}")

@@ -111,6 +111,17 @@ def test_a_config_without_an_id_gets_one(mediator, config):
     assert job_id in finish(process, 0)
 
 
+def test_a_key_keeps_jobs_together(mediator, config):
+    """With --key every config of a call is published under it; the id stays its own."""
+    paths = [config({"op": "train", "job_id": name}, f"{name}.json") for name in ("a", "b")]
+    options = [text for path in paths for text in ("--configPath", path)]
+    process = start(mediator.settings, *options, "--key", "site-1")
+    messages = [mediator.job(), mediator.job()]
+    finish(process, 0)
+    assert [message.key for message in messages] == [b"site-1", b"site-1"]
+    assert [json.loads(message.value)["job_id"] for message in messages] == ["a", "b"]
+
+
 def test_set_takes_json_or_text(mediator, config):
     """Numbers, lists and null are JSON; what is not JSON is text; a job id is always text."""
     options = ["outer_steps=500", "tto=0,16,64", "near=null", "name=[1, 2]", "job_id=123", "x=NaN"]
@@ -233,6 +244,15 @@ def test_a_wrong_config_is_one_line_and_exit_code_2(mediator, tmp_path, text, op
     output = finish(start(mediator.settings, "--configPath", path, *options), 2)
     assert message in output
     assert output.count("\n") == 1
+
+
+@pytest.mark.parametrize("options", [[], ["--wait"]])
+def test_two_configs_under_one_id_are_refused(mediator, config, options):
+    """Neither is sent: one of them would be no job of its own, and --wait would never end."""
+    first, second = config(TRAIN, "1.json"), config({**TRAIN, "seed": 1}, "2.json")
+    both = ["--configPath", first, "--configPath", second, "--set", "job_id=same", *options]
+    output = finish(start(mediator.settings, *both), 2)
+    assert f"{first} and {second} are both job_id 'same'" in output and output.count("\n") == 1
 
 
 def test_a_missing_file_is_named(mediator, tmp_path):

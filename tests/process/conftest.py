@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from mediator_bench import Bench, running_broker
+from two_mediators import Two
 
 
 @pytest.fixture(scope="session")
@@ -20,3 +21,21 @@ def bench(tmp_path: Path, broker_address: str) -> Iterator[Bench]:
     bench = Bench(tmp_path, broker_address)
     yield bench
     bench.close()
+
+
+@pytest.fixture
+def two(tmp_path: Path, broker_address: str) -> Iterator[Two]:
+    """Give two benches whose log roots lie side by side."""
+    two = Two(tmp_path, broker_address)
+    yield two
+    for bench in two.both:
+        bench.close()
+
+
+@pytest.fixture
+def apart(tmp_path: Path, broker_address: str) -> Iterator[Two]:
+    """Give two benches of which neither can read the other's log root."""
+    apart = Two(tmp_path, broker_address, shared=False)
+    yield apart
+    for bench in apart.both:
+        bench.close()

@@ -177,6 +177,11 @@ class Bench:
                 assert events.setdefault(event["seq"], event) == event
         return list(events.values())
 
+    def read_json(self, job_id: str) -> list[dict[str, Any]]:
+        """Give every event of a job as it lies on the topic, also those without a number."""
+        events = [json.loads(message.value or b"{}") for message in self.read_events()]
+        return [event for event in events if event["job_id"] == job_id]
+
     def read_events(self) -> list[Message]:
         """Give the messages of the events topic."""
         with TopicReader(self.settings, self.settings.events_topic) as reader:

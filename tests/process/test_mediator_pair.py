@@ -1,78 +1,13 @@
 """Two mediators with log roots of their own on one topic, over the wire."""
 
-import json
 import os
 import shutil
 import signal
-import subprocess
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from mediator_bench import Bench, alive, end, wait_for
-
-LEASE_S = 4
-
-
-class Two:
-    """Two benches on one topic: each has its own log root, both see the same data."""
-
-    def __init__(self, folder: Path, address: str) -> None:
-        self.one = Bench(folder / "one", address, folder / "fleet/one")
-        self.two = Bench(folder / "two", address, folder / "fleet/two")
-        self.two.settings = self.one.settings
-
-    @property
-    def both(self) -> tuple[Bench, Bench]:
-        """Both."""
-        return self.one, self.two
-
-    def start(self, **options: object) -> list[subprocess.Popen[str]]:
-        """Start both and wait until they know of each other."""
-        mediators = [
-            bench.start_and_listen(lease_s=LEASE_S, logs=bench.logs, **options)
-            for bench in self.both
-        ]
-        for bench in self.both:
-            wait_for("company", lambda bench=bench: "serves topic" in bench.log())
-            wait_for("part", lambda bench=bench: _partitions(bench.log()) in (1, 2, 3))
-        return mediators
-
-    def owner(self, job_id: str) -> Bench | None:
-        """Give the bench whose ledger has the job."""
-        return next((b for b in self.both if b.job(job_id) is not None), None)
-
-    def state(self, job_id: str) -> str:
-        """Give a job's state, wherever it is."""
-        owner = self.owner(job_id)
-        job = None if owner is None else owner.job(job_id)
-        return "" if job is None else str(job.state)
-
-
-def _partitions(log: str) -> int:
-    """Give how many of the topic's partitions a mediator has, by its log."""
-    held: set[int] = set()
-    for line in log.splitlines():
-        if "partitions assigned: [" in line or "partitions revoked: [" in line:
-            numbers = set(json.loads(line[line.index("[") :]))
-            held = held | numbers if "assigned" in line else held - numbers
-    return len(held)
-
-
-@pytest.fixture
-def two(tmp_path: Path, broker_address: str) -> Iterator[Two]:
-    """Give two benches."""
-    two = Two(tmp_path, broker_address)
-    yield two
-    for bench in two.both:
-        bench.close()
-
-
-def base(job_id: str, does: str) -> dict[str, object]:
-    """Give a train job."""
-    return {"op": "train", "data_dirname": "city", "mask_dirname": "g22", "job_id": job_id,
-            "dataset": does}  # fmt: skip
+from mediator_bench import alive, end, wait_for
+from two_mediators import LEASE_S, Two, base, ends, repeats
 
 
 def test_jobs_are_shared_and_copies_run_once(two: Two) -> None:
@@ -88,6 +23,8 @@ def test_jobs_are_shared_and_copies_run_once(two: Two) -> None:
     assert set(runs.values()) == {1}
     assert all(bench.runs(name) for bench in two.both for name in names if bench.job(name))
     assert all(any(bench.job(name) for name in names) for bench in two.both)
+    wait_for("told", lambda: all(ends(two.one, name) for name in names))
+    assert repeats(two.one) == []
 
 
 @pytest.mark.parametrize("disk", ["kept", "lost"])
@@ -118,8 +55,8 @@ def test_jobs_of_a_mediator_that_vanished_run_elsewhere(two: Two, disk: str) -> 
         wait_for("gave way", lambda: lost.log().count("given up here") >= len(theirs), 40)
     go.write_text("")
     wait_for("done", lambda: all(kept.state_is(name, "succeeded") for name in names), 60)
-    wait_for("told", lambda: all(_ends(two.one, name) for name in names), 30)
-    assert all(_ends(two.one, name) == ["succeeded"] for name in names)
+    wait_for("told", lambda: all(ends(two.one, name) for name in names), 30)
+    assert all(ends(two.one, name) == ["succeeded"] for name in names)
     assert all(kept.job(name).epoch == (2 if name in theirs else 1) for name in names)
     for name in names:
         went_on = "going on from" in (kept.logs / name / "runner.log").read_text()
@@ -144,8 +81,8 @@ def test_a_mediator_cut_off_for_long_is_fenced(two: Two) -> None:
     wait_for("ended", lambda: not alive(first))
     go.write_text("")
     new.wait_state("a", "succeeded")
-    wait_for("told", lambda: _ends(new, "a"))
-    assert old.job("a") is None and _ends(new, "a") == ["succeeded"]
+    wait_for("told", lambda: ends(new, "a"))
+    assert old.job("a") is None and ends(new, "a") == ["succeeded"]
 
 
 def test_mediators_that_found_the_same_broker_by_chance_share_its_jobs(two: Two) -> None:
@@ -185,11 +122,5 @@ def test_a_cancel_reaches_the_mediator_that_has_the_job(two: Two) -> None:
     wait_for("cancelled", lambda: two.state("a") == "cancelled")
     owner = two.owner("a")
     assert owner is not None
-    wait_for("told", lambda: _ends(owner, "a"))
-    assert _ends(owner, "a") == ["cancelled"]
-
-
-def _ends(bench: Bench, job_id: str) -> list[str]:
-    ended = ("succeeded", "failed", "cancelled", "timed_out")
-    events = [e for e in bench.events(job_id) if e["kind"] == "state" and e["seq"]]
-    return [e["state"] for e in events if e["state"] in ended]
+    wait_for("told", lambda: ends(owner, "a"))
+    assert ends(owner, "a") == ["cancelled"]

@@ -1,11 +1,11 @@
-"""Checkpoints of a job taken over: linked where storage is shared, nothing else is read."""
+"""Checkpoints of other mediators: linked where storage is shared, nothing else is read."""
 
 from pathlib import Path
 
 import pytest
 
 from configs import Roots
-from mediator.inheritance import inherit_checkpoints
+from mediator.inheritance import bring_checkpoints, inherit_checkpoints
 
 INDEX = '{"last": "step7"}'
 
@@ -62,3 +62,37 @@ def test_a_link_inside_is_not_followed(tmp_path: Path, roots: Roots) -> None:
     (theirs / "j/checkpoints/step7/secret").symlink_to("/etc/passwd")
     assert not inherit_checkpoints("j", theirs, roots)
     assert list((roots.logs / "j").iterdir()) == []
+
+
+def test_those_of_a_job_that_ended_elsewhere_replace_what_an_older_run_left_here(
+    tmp_path: Path, roots: Roots
+) -> None:
+    """As they are there now; what is the same already stays, and the original is not touched."""
+    theirs = left_by(tmp_path / "fleet/theirs")
+    mine = roots.logs / "j/checkpoints"
+    (mine / "step3").mkdir(parents=True)
+    (mine / "index.json").write_text('{"last": "step3"}')
+    assert bring_checkpoints("j", theirs, roots)
+    assert sorted(p.name for p in mine.iterdir()) == ["index.json", "step7"]
+    assert (mine / "step7/weights").samefile(theirs / "j/checkpoints/step7/weights")
+    there_already = mine.stat().st_ino
+    assert bring_checkpoints("j", theirs, roots)
+    assert mine.stat().st_ino == there_already
+    (mine / "step7/weights").unlink()
+    (mine / "step7/weights").write_text("of another run")
+    assert bring_checkpoints("j", theirs, roots)
+    assert (mine / "step7/weights").read_text() == "7"
+    assert [p.name for p in (roots.logs / "j").iterdir()] == ["checkpoints"]
+    assert (theirs / "j/checkpoints/step7/weights").read_text() == "7"
+
+
+def test_what_holds_no_checkpoint_is_not_brought(tmp_path: Path, roots: Roots) -> None:
+    """Nor what cannot be read, nor into a link that leads elsewhere."""
+    (tmp_path / "fleet/theirs/j/checkpoints").mkdir(parents=True)
+    assert not bring_checkpoints("j", tmp_path / "fleet/theirs", roots)
+    assert not bring_checkpoints("j", left_by(tmp_path / "elsewhere/theirs"), roots)
+    assert list(roots.logs.iterdir()) == []
+    (tmp_path / "mine").mkdir()
+    (roots.logs / "j").symlink_to(tmp_path / "mine")
+    assert not bring_checkpoints("j", left_by(tmp_path / "fleet/others"), roots)
+    assert list((tmp_path / "mine").iterdir()) == []

@@ -293,6 +293,21 @@ def test_a_job_may_come_before_the_job_it_names(desk: Desk) -> None:
     assert desk.give(outside, may_wait=True) is Outcome.REFUSED
 
 
+def test_a_request_to_retry_what_nobody_knows_is_refused(desk: Desk) -> None:
+    """After the job had time to come; no job is made of it. A cancel waits for its job."""
+    ask = json.dumps({"op": "retry", "job_id": "ghost"}).encode()
+    early = desk.message(ask, 900)
+    assert desk.intake.take(early, may_wait=True) is Outcome.DEFERRED
+    assert desk.intake.take(early) is Outcome.REFUSED
+    (letter,) = desk.letters()
+    assert "no mediator knows such a job" in letter["reason"]
+    assert letter["errors"][0]["value"] == '"ghost"'
+    assert desk.ledger.jobs() == [] and desk.ledger.open_controls() == []
+    assert desk.give({"op": "cancel", "job_id": "ghost"}) is Outcome.CONTROL
+    assert desk.give({"op": "cancel", "job_id": "other", "x": 1}) is Outcome.REFUSED
+    assert desk.ledger.jobs() == [] and len(desk.ledger.open_controls()) == 1
+
+
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
     lambda inner: (

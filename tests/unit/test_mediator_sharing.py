@@ -2,20 +2,21 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
-from test_mediator_intake import Desk, train
+from test_mediator_intake import Desk, evaluate, train
 
 from configs import Roots
 from mediator.adoption import Adoption
 from mediator.events import EPOCH_STRIDE, Topics
 from mediator.intake import Intake, Outcome
 from mediator.ledger import Ledger
-from mediator.peers import SharedMemory
+from mediator.peers import SharedMemory, Told
 from mediator.records import Control, NewJob, Source
 from mediator.retelling import BATCH, MOST_OWED, Retelling
 from mediator.states import JobState
@@ -50,11 +51,11 @@ class Pair:
         self.log += [((e.key or "").encode(), e.payload) for e in entries if e.topic == "status"]
         ledger.mark_sent([e.entry_id for e in entries])
 
-    def read(self, number: int) -> None:
-        """Let a mediator read to the end."""
-        for key, value in self.log[self.taken[number] :]:
-            self.memories[number].read(key, value)
+    def read(self, number: int) -> list[Told]:
+        """Let a mediator read to the end; give what it was told."""
+        new = self.log[self.taken[number] :]
         self.taken[number] = len(self.log)
+        return [self.memories[number].read(key, value) for key, value in new]
 
     def take_over(self, number: int, job_id: str = "a") -> bool:
         """Let a mediator take over a job that it watches, its owner having gone."""
@@ -195,14 +196,118 @@ def test_a_forgetful_broker_is_told_again(pair: Pair) -> None:
     assert pair.owner(1) == 0
 
 
+def test_all_jobs_are_told_again_in_batches(pair: Pair) -> None:
+    """However many: the unfinished first, then the ended; one that dies halfway begins again."""
+    ledger, count = pair.desks[0].ledger, MOST_OWED + 3 * BATCH
+    with ledger.transaction():
+        for number in range(count):
+            name = f"j{number}"
+            ledger.accept(Source("c", "jobs", 0, number), NewJob(name, "train", "{}", "h"))
+            ledger.mark_claimed([(name, 1)])
+            if number % 2:
+                ledger.move(name, JobState.FAILED, reason="no")
+    ledger.mark_sent([entry.entry_id for entry in ledger.unsent(0, 10**6)])
+    halfway = Retelling(ledger, "new")
+    while ledger.backlog(10**6) < MOST_OWED:
+        assert not halfway.step()
+    assert not halfway.step() and halfway.told == MOST_OWED and ledger.cluster() is None
+    ledger.mark_sent([entry.entry_id for entry in ledger.unsent(0, 10**6)])
+    retelling = Retelling(ledger, "new")
+    told: list[dict] = []
+    while not retelling.step():
+        entries = ledger.unsent(0, 10**6)
+        assert len(entries) < MOST_OWED + BATCH
+        if len(entries) >= MOST_OWED:
+            told += [json.loads(entry.payload) for entry in entries]
+            ledger.mark_sent([entry.entry_id for entry in entries])
+    told += [json.loads(entry.payload) for entry in ledger.unsent(0, 10**6)]
+    assert retelling.told == count == len({t["job_id"] for t in told})
+    ended = [t["state"] == "failed" for t in told]
+    assert ended == sorted(ended) and sum(ended) == count // 2
+    assert ledger.cluster() == "new"
+
+
+def test_a_refusal_never_takes_a_job_away(pair: Pair) -> None:
+    """A bad message under the id of a good one, at the same time, whichever is told first."""
+    for first in (0, 1):
+        name = f"both {first}".replace(" ", "-")
+        pair.desks[0].give(train(job_id=name))
+        pair.desks[1].give(train(job_id=name, sed=1))
+        pair.publish(first)
+        pair.publish(1 - first)
+        for number in (0, 1):
+            pair.read(number)
+            assert pair.owner(number, name) == 0
+
+
+def test_a_message_is_left_to_the_mediator_that_has_what_it_builds_on(pair: Pair) -> None:
+    """Whole, with its place; a copy is a duplicate, another spec is refused, and it is seen."""
+    pair.desks[0].give(train(job_id="t"))
+    pair.publish(0)
+    pair.read(1)
+    desk = pair.desks[1]
+    desk.offset = 50
+    build = evaluate(job_id="e", checkpoint_path="t")
+    assert desk.give(build) is Outcome.ELSEWHERE
+    assert desk.give(build) is Outcome.DUPLICATE
+    assert desk.give({**build, "seed": 5}) is Outcome.CONFLICT
+    assert len(desk.letters()) == 1 and desk.ledger.open_offsets("cluster", "jobs") == {0: 51}
+    assert not pair.take_over(1, "e") and not pair.take_over(1, "e")
+    pair.publish(1)
+    (offer,) = [told.offer for told in pair.read(0) if told.offer is not None]
+    sent = desk.message(json.dumps(build).encode(), 51)
+    assert (offer.message, offer.job_id) == (replace(sent, timestamp_ms=None), "e")
+    assert pair.memories[1].read(*pair.log[-1]).offer is None
+    for _ in range(2):
+        pair.desks[0].intake.take_offer(offer)
+    job = pair.desks[0].ledger.job("e")
+    assert job is not None and (job.waits_for, job.source.offset, job.epoch) == ("t", 51, 1)
+    assert pair.desks[0].letters() == []
+    pair.publish(0)
+    pair.read(1)
+    assert pair.owner(1, "e") == 0
+
+
+def test_a_job_taken_over_goes_to_the_mediator_that_has_what_it_builds_on(pair: Pair) -> None:
+    """Under the next epoch, once, and not when it has gone further meanwhile."""
+    build = evaluate(job_id="e", checkpoint_path="t")
+    pair.desks[0].give(train(job_id="t"))
+    pair.desks[0].give(build)
+    pair.publish(0)
+    pair.read(1)
+    pair.desks[1].offset = 50
+    pair.desks[1].give(build)
+    ledger = pair.desks[0].ledger
+    ledger.give_up("e")
+    assert not pair.take_over(1, "e")
+    pair.publish(1)
+    (offer,) = [told.offer for told in pair.read(0) if told.offer is not None]
+    assert offer.epoch == 2
+    for _ in range(2):
+        pair.desks[0].intake.take_offer(offer)
+    job = ledger.job("e")
+    assert job is not None and (job.epoch, job.waits_for) == (2, "t")
+
+
+def test_what_waits_for_a_job_that_was_lost_follows_it(pair: Pair) -> None:
+    """It is given up with it, and finds its place anew."""
+    desk = pair.desks[0]
+    desk.give(train(job_id="t"))
+    desk.give(evaluate(job_id="e", checkpoint_path="t"))
+    desk.ledger.give_up("t")
+    assert desk.ledger.jobs() == []
+    assert {watch.job.job_id for watch in desk.ledger.watches()} == {"t", "e"}
+
+
 def test_records_of_other_topics_and_nonsense_are_left_alone() -> None:
     """The status topic may be shared; whatever lies there does no harm."""
     memory = SharedMemory("me", "jobs")
     nameless = b'{"kind": "state", "jobs_topic": "jobs"}'
     unknown = b'{"kind": "control", "jobs_topic": "jobs", "op": "rm", "job_id": 3}'
-    for value in (None, b"", b"[]", b"{", nameless, unknown):
+    half = b'{"kind": "offer", "jobs_topic": "jobs", "to": "me", "job_id": "a", "message": {}}'
+    for value in (None, b"", b"[]", b"{", nameless, unknown, half):
         told = memory.read(b"a", value)
-        assert told.job_id is None and told.control is None
+        assert told.job_id is None and told.control is None and told.offer is None
 
 
 def test_a_tombstone_waits_for_its_job(tmp_path: Path) -> None:
