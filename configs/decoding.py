@@ -6,9 +6,10 @@ double, integers above 64 bits, unpaired surrogates, NUL characters and deep nes
 
 import json
 import math
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from configs.errors import JobRefused
+from configs.errors import FieldError, JobRefused, show_name
 
 MAX_MESSAGE_BYTES = 1 << 20
 MAX_DEPTH = 16
@@ -88,12 +89,15 @@ def _refuse_constant(text: str) -> NoReturn:
     raise JobRefused.because(f"the message holds {text}, which is no JSON number; use a finite one")
 
 
-def _integer(text: str) -> int:
-    if len(text) > 20:
-        raise JobRefused.because(
-            f"the message holds an integer of {len(text)} digits; at most 64 bits are read"
-        )
-    return int(text)
+@dataclass(frozen=True)
+class _HugeInteger:
+    """An integer that is not worth reading: its digits, counted."""
+
+    digits: int
+
+
+def _integer(text: str) -> int | _HugeInteger:
+    return _HugeInteger(len(text.lstrip("-"))) if len(text) > 20 else int(text)
 
 
 def _check_name(name: object) -> None:
@@ -106,6 +110,9 @@ def _check_value(name: str, value: Any, depth: int = 0) -> None:
         raise JobRefused.because("is nested too deeply; a job is flat", name, type(value).__name__)
     if isinstance(value, float) and not math.isfinite(value):
         raise JobRefused.because("must be a finite number", name, str(value))
+    if isinstance(value, _HugeInteger):
+        shown = f"an integer of {value.digits} digits"
+        raise JobRefused([FieldError(show_name(name), shown, "must fit 64 bits")])
     if isinstance(value, int) and abs(value) > _MAX_INTEGER:
         raise JobRefused.because("must fit 64 bits", name, value)
     if isinstance(value, str) and not _is_clean(value):

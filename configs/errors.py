@@ -4,6 +4,8 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
+from configs.secrets import MASK, is_secret, masked
+
 SHOWN_VALUE_CHARS = 80
 SHOWN_ERRORS = 5
 
@@ -45,7 +47,7 @@ class JobRefused(ValueError):
     @classmethod
     def because(cls, message: str, field: str = "", value: object = None) -> "JobRefused":
         """Refuse for one reason; `value` is shown when a field is named."""
-        return cls([FieldError(show_name(field), show(value) if field else "", message)])
+        return cls([FieldError(show_name(field), show(value, field) if field else "", message)])
 
     def as_dicts(self) -> list[dict[str, str]]:
         """Return the field errors as plain JSON objects."""
@@ -59,14 +61,21 @@ def show_name(field: str) -> str:
     return show(field)
 
 
-def show(value: object) -> str:
-    """Return a value as short printable ASCII JSON, whatever it is."""
+def show(value: object, field: str = "") -> str:
+    """Return a value as short printable ASCII JSON, whatever it is; secrets are masked.
+
+    Args:
+        value: the value.
+        field: the field it is the value of.
+    """
+    if value is not None and is_secret(field):
+        return MASK
     if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 256:
         return f"an integer of {value.bit_length()} bits"
     if isinstance(value, str):
         value = value[: SHOWN_VALUE_CHARS + 1]
     try:
-        text = json.dumps(value)
+        text = json.dumps(masked(value))
     except (ValueError, TypeError, RecursionError):
         return f"a {type(value).__name__}"
     return text if len(text) <= SHOWN_VALUE_CHARS else text[: SHOWN_VALUE_CHARS - 3] + "..."

@@ -106,7 +106,7 @@ def _field_errors(
     for entry in error.errors(include_url=False):
         context = entry.get("ctx", {})
         field = str(entry["loc"][0]) if entry["loc"] else str(context.get("field", ""))
-        shown = show(values[field]) if field in values else ""
+        shown = show(values[field], field) if field in values else ""
         message = _message(entry["type"], entry["msg"], field, spec, values.get(field))
         found.setdefault(field, FieldError(show_name(field), shown, message))
     return list(found.values())

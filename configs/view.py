@@ -52,7 +52,7 @@ class ViewJob(
     viewer_token: Token | None = Field(
         None,
         description="what a visitor must know, 8 to 256 printable characters without spaces; null "
-        "= nothing; it stands in the job's folder in plain text",
+        "= nothing; it stands in the job's job.json in plain text, and in no log or event",
     )
     follow: bool = Field(
         False,

@@ -12,6 +12,7 @@ from typing import Any
 
 from configs import OPS
 from configs.artifacts import BROKER_FILE, JobFolder
+from configs.secrets import masked
 from kafka_utils.admin import wait_for_broker
 from kafka_utils.discovery import find_broker
 from kafka_utils.errors import BrokerUnreachableError
@@ -67,7 +68,7 @@ def describe(ledger: Ledger, job: JobRecord, folder: JobFolder) -> dict[str, Any
         "folder": str(folder.root),
         "files": files,
         "history": ledger.history(job.job_id),
-        "spec": json.loads(job.spec),
+        "spec": masked(json.loads(job.spec)),
     }
 
 

@@ -14,6 +14,7 @@ import base64
 import dataclasses
 import hashlib
 import json
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -145,17 +146,25 @@ class DeadLetter:
         return hashlib.sha256(self.value or b"").hexdigest()
 
     def payload(self) -> bytes:
-        """Give the letter as JSON; an original that would not fit a message is cut and marked."""
-        whole = self._encode(self.value)
-        if len(whole) <= LETTER_LIMIT_BYTES or self.value is None:
+        """Give the letter as JSON.
+
+        An original that would not fit a message is compressed; if it does not fit then either, it
+        is cut and marked.
+        """
+        if self.value is None:
+            return self._encode(None)
+        whole = self._encode(_text_or_base64(self.value))
+        if len(whole) > LETTER_LIMIT_BYTES:
+            whole = self._encode(_compressed(self.value))
+        if len(whole) <= LETTER_LIMIT_BYTES:
             return whole
-        return self._encode(self.value[:LETTER_EXCERPT_BYTES])
+        return self._encode(_text_or_base64(self.value[:LETTER_EXCERPT_BYTES]), cut=True)
 
     def kafka_headers(self) -> tuple[tuple[str, str], ...]:
         """Give the headers the letter is sent with."""
         return ((SOURCE_HEADER, str(self.source)),)
 
-    def _encode(self, original: bytes | None) -> bytes:
+    def _encode(self, original: dict[str, str] | None, *, cut: bool = False) -> bytes:
         value = self.value or b""
         letter = {
             "time": utc_now(),
@@ -176,10 +185,10 @@ class DeadLetter:
                 {"name": name, "value": None if value is None else _text_or_base64(value[:4096])}
                 for name, value in list(self.headers)[:50]
             ],
-            "original": None if original is None else _text_or_base64(original),
+            "original": original,
             "original_bytes": None if self.value is None else len(value),
             "original_sha256": self.sha256,
-            "original_cut": original is not None and len(original) < len(value),
+            "original_cut": cut,
         }
         return json.dumps(letter).encode()
 
@@ -188,6 +197,11 @@ def control_payload(control: Control, jobs_topic: str, mediator: str) -> bytes:
     """Give a request to cancel or retry as every mediator reads it on the status topic."""
     record = {"kind": "control", "time": utc_now(), "mediator": mediator}
     return json.dumps({**record, "jobs_topic": jobs_topic, **vars(control)}).encode()
+
+
+def _compressed(raw: bytes) -> dict[str, str]:
+    packed = base64.b64encode(zlib.compress(raw)).decode("ascii")
+    return {"encoding": "zlib+base64", "content": packed}
 
 
 def _text_or_base64(raw: bytes) -> dict[str, str]:

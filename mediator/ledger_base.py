@@ -16,7 +16,13 @@ from typing import Any
 
 from mediator.errors import LedgerWriteError
 from mediator.events import Topics
-from mediator.ledger_file import LEDGER_NAME, damage_named, open_for_reading, open_for_writing
+from mediator.ledger_file import (
+    LEDGER_NAME,
+    damage_named,
+    mend_of,
+    open_for_reading,
+    open_for_writing,
+)
 
 
 class LedgerBase:
@@ -83,8 +89,7 @@ class LedgerBase:
             except sqlite3.OperationalError as error:
                 self._roll_back(point)
                 raise LedgerWriteError(
-                    f"{self._path}: cannot be written ({error}); free space on its disk or mend "
-                    "its permissions, and the mediator goes on by itself"
+                    f"{self._path}: cannot be written ({error}); {mend_of(error, self._path)}"
                 ) from None
             except BaseException:
                 self._roll_back(point)

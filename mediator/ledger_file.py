@@ -1,4 +1,4 @@
-"""Owns the ledger's file: its lock, its birth, its checks and its schema.
+"""Owns the ledger's file: its lock, its birth, its checks, and how it is read and mended.
 
 The ledger is `<log_root>/ledger.sqlite3` (SQLite, WAL, synchronous=FULL: a lasting transaction
 survives a power cut, any other every kill; see `ledger_base`). It is born complete under another
@@ -10,140 +10,27 @@ is recreated.
 import contextlib
 import fcntl
 import os
+import shutil
 import sqlite3
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from mediator.errors import LedgerCorruptError, LedgerError, LedgerLockedError
+from mediator.ledger_schema import (
+    APPLICATION_ID,
+    INDEX,
+    SCHEMA,
+    SCHEMA_VERSION,
+    SECOND,
+    THIRD,
+)
+from mediator.text import one_line
 
 LEDGER_NAME = "ledger.sqlite3"
 LOCK_NAME = "ledger.lock"
-APPLICATION_ID = 0x534B594C  # "SKYL"
-SCHEMA_VERSION = 3
 _BIRTH_SUFFIX = ".new"
-
-_SCHEMA = """
-CREATE TABLE jobs (
-    job_id TEXT PRIMARY KEY,
-    op TEXT NOT NULL,
-    spec TEXT NOT NULL,
-    spec_sha256 TEXT NOT NULL,
-    state TEXT NOT NULL,
-    priority INTEGER NOT NULL,
-    sequence INTEGER NOT NULL UNIQUE,
-    attempt INTEGER NOT NULL DEFAULT 0,
-    waits_for TEXT,
-    slot TEXT,
-    run_token TEXT,
-    boot_id TEXT,
-    pid INTEGER,
-    start_ticks INTEGER,
-    received_at TEXT NOT NULL,
-    started_at TEXT,
-    ended_at TEXT,
-    reason TEXT,
-    exit_code INTEGER,
-    event_seq INTEGER NOT NULL DEFAULT 0,
-    progress_offset INTEGER NOT NULL DEFAULT 0
-) STRICT;
-CREATE INDEX jobs_by_state ON jobs (state, op, priority DESC, sequence);
-CREATE TABLE sources (
-    cluster_id TEXT NOT NULL,
-    topic TEXT NOT NULL,
-    partition INTEGER NOT NULL,
-    offset INTEGER NOT NULL,
-    job_id TEXT,
-    outcome TEXT NOT NULL,
-    PRIMARY KEY (cluster_id, topic, partition, offset)
-) STRICT, WITHOUT ROWID;
-CREATE TABLE outbox (
-    entry_id INTEGER PRIMARY KEY AUTOINCREMENT,
-    job_id TEXT,
-    seq INTEGER,
-    topic TEXT NOT NULL,
-    key TEXT,
-    headers TEXT NOT NULL,
-    payload BLOB NOT NULL,
-    sent_at TEXT
-) STRICT;
-CREATE INDEX outbox_unsent ON outbox (entry_id) WHERE sent_at IS NULL;
-"""
-
-# What version 2 added; a ledger of version 1 gets it when it is opened for writing.
-_SECOND = """
-ALTER TABLE jobs ADD COLUMN epoch INTEGER NOT NULL DEFAULT 1;
-ALTER TABLE jobs ADD COLUMN claimed INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE jobs ADD COLUMN failures INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE jobs ADD COLUMN not_before REAL NOT NULL DEFAULT 0;
-ALTER TABLE jobs ADD COLUMN cancel_reason TEXT;
-ALTER TABLE jobs ADD COLUMN source_cluster TEXT NOT NULL DEFAULT '';
-ALTER TABLE jobs ADD COLUMN source_topic TEXT NOT NULL DEFAULT '';
-ALTER TABLE jobs ADD COLUMN source_partition INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE jobs ADD COLUMN source_offset INTEGER NOT NULL DEFAULT 0;
-CREATE INDEX jobs_waiting_for ON jobs (waits_for) WHERE waits_for IS NOT NULL;
-CREATE TABLE history (
-    entry INTEGER PRIMARY KEY,
-    job_id TEXT NOT NULL,
-    seq INTEGER NOT NULL,
-    state TEXT NOT NULL,
-    attempt INTEGER NOT NULL,
-    time TEXT NOT NULL,
-    reason TEXT
-) STRICT;
-CREATE INDEX history_of_job ON history (job_id, entry);
-CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
-INSERT INTO facts VALUES ('mediator', lower(hex(randomblob(6))));
-CREATE TABLE reached (
-    cluster_id TEXT NOT NULL,
-    topic TEXT NOT NULL,
-    partition INTEGER NOT NULL,
-    offset INTEGER NOT NULL,
-    PRIMARY KEY (cluster_id, topic, partition)
-) STRICT, WITHOUT ROWID;
-CREATE TABLE watches (
-    job_id TEXT PRIMARY KEY,
-    op TEXT NOT NULL,
-    spec TEXT NOT NULL,
-    spec_sha256 TEXT NOT NULL,
-    priority INTEGER NOT NULL,
-    waits_for TEXT,
-    source_cluster TEXT NOT NULL,
-    source_topic TEXT NOT NULL,
-    source_partition INTEGER NOT NULL,
-    source_offset INTEGER NOT NULL
-) STRICT;
-CREATE TABLE controls (
-    source TEXT PRIMARY KEY,
-    op TEXT NOT NULL,
-    job_id TEXT NOT NULL,
-    received_at TEXT NOT NULL,
-    open INTEGER NOT NULL DEFAULT 1
-) STRICT;
-CREATE INDEX controls_of_job ON controls (job_id) WHERE open;
-CREATE TABLE peers (mediator TEXT PRIMARY KEY, seen_at REAL NOT NULL) STRICT;
-"""
-
-# What version 3 added: events that wait until their job's claim is read back, the message of a job
-# that is left to the mediator which has what it builds on, how often a job was broken off unasked,
-# and the processes of each slot's last run.
-_THIRD = """
-ALTER TABLE outbox ADD COLUMN held INTEGER NOT NULL DEFAULT 0;
-DROP INDEX outbox_unsent;
-CREATE INDEX outbox_unsent ON outbox (entry_id) WHERE sent_at IS NULL AND held=0;
-CREATE INDEX outbox_held ON outbox (job_id) WHERE held=1;
-ALTER TABLE watches ADD COLUMN message BLOB;
-ALTER TABLE jobs ADD COLUMN interruptions INTEGER NOT NULL DEFAULT 0;
-CREATE TABLE slot_processes (
-    slot TEXT NOT NULL,
-    boot_id TEXT NOT NULL,
-    pid INTEGER NOT NULL,
-    start_ticks INTEGER NOT NULL,
-    PRIMARY KEY (slot, boot_id, pid, start_ticks)
-) STRICT, WITHOUT ROWID;
-"""
-
-# An index changes nothing that a ledger says, so it needs no version of its own.
-_INDEX = "CREATE INDEX IF NOT EXISTS jobs_in_order ON jobs (state, priority DESC, sequence)"
+SHOWN_DAMAGE_CHARS = 200
 
 
 @contextlib.contextmanager
@@ -198,12 +85,9 @@ def open_for_writing(log_root: Path) -> sqlite3.Connection:
             _check_pages(connection, path)
             if version < SCHEMA_VERSION:
                 _upgrade(connection, version)
-            connection.execute(_INDEX)
+            connection.execute(INDEX)
         except sqlite3.OperationalError as error:
-            raise LedgerError(
-                f"{path}: cannot be used ({error}); check permissions, free space and that no "
-                "other program has it open"
-            ) from None
+            raise LedgerError(f"{path}: cannot be used ({error}); {mend_of(error, path)}") from None
     return connection
 
 
@@ -219,8 +103,78 @@ def open_for_reading(log_root: Path) -> sqlite3.Connection:
     _refuse_emptied(path)
     connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=10)
     with _closing_on_error(connection), damage_named(path):
-        _check_version(connection, path)
+        try:
+            _check_version(connection, path)
+        except sqlite3.OperationalError as error:
+            connection.close()
+            connection = _read_copy(path, error)
+            _check_version(connection, path)
     return connection
+
+
+def _read_copy(path: Path, error: sqlite3.OperationalError) -> sqlite3.Connection:
+    """Read a ledger into memory whose folder cannot be written.
+
+    Even to read it SQLite needs a file of its own beside it, unless a mediator has made one.
+
+    Raises:
+        LedgerError: a mediator may be writing it, or it cannot be read at all.
+    """
+    journal = path.with_name(path.name + "-wal")
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    try:
+        with _not_locked(path.parent), tempfile.TemporaryDirectory() as folder:
+            copy = Path(folder) / path.name
+            shutil.copyfile(path, copy)
+            if journal.exists():
+                shutil.copyfile(journal, copy.with_name(journal.name))
+            with contextlib.closing(sqlite3.connect(copy)) as source:
+                source.backup(connection)
+    except (OSError, sqlite3.OperationalError) as second:
+        connection.close()
+        raise LedgerError(
+            f"{path}: cannot be read ({error}), nor a copy of it made ({second}); read it as a "
+            "user who may write its folder"
+        ) from None
+    return connection
+
+
+@contextlib.contextmanager
+def _not_locked(log_root: Path) -> Iterator[None]:
+    """Keep a mediator from starting here meanwhile.
+
+    Raises:
+        LedgerLockedError: one is running.
+        OSError: the lock file cannot be read.
+    """
+    try:
+        descriptor = os.open(log_root / LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        yield
+        return
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LedgerLockedError(
+                f"{log_root / LEDGER_NAME}: a mediator writes it, and it cannot be read beside "
+                "that without writing its folder; read it as a user who may"
+            ) from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def mend_of(error: sqlite3.OperationalError, path: Path) -> str:
+    """Give what helps against SQLite's refusal to read or write."""
+    what = getattr(error, "sqlite_errorname", "")
+    if what.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+        return f"another program keeps it locked; end that one (`fuser {path}` names it)"
+    if what.startswith("SQLITE_FULL"):
+        return "free space on its disk"
+    if what.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_AUTH")):
+        return f"make {path.parent} and what is in it writable for this user"
+    return "free space on its disk or mend its permissions"
 
 
 @contextlib.contextmanager
@@ -235,24 +189,37 @@ def damage_named(path: Path) -> Iterator[None]:
         raise corrupt(path, str(error)) from None
 
 
-def corrupt(path: Path, what: str) -> LedgerCorruptError:
-    """Give the error for a damaged ledger, with the mend."""
+def corrupt(path: Path, what: str, *, salvage: bool = True) -> LedgerCorruptError:
+    """Give the error for a damaged ledger, with the mend.
+
+    Args:
+        path: the ledger.
+        what: what is wrong with it.
+        salvage: something may be read out of it.
+    """
+    # `.recover` needs a part of SQLite that Debian builds without
+    marks = f"PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={SCHEMA_VERSION};"
+    command = (
+        f"(sqlite3 {path} .dump | grep -v -e ^COMMIT -e ^ROLLBACK; echo 'COMMIT; {marks}') | "
+        f"sqlite3 {path.with_name('mended.sqlite3')}"
+    )
+    mend = f"`{command}`, then put that in its place and remove {path}-*; or " if salvage else ""
     return LedgerCorruptError(
-        f"{path}: the ledger is damaged ({what}); it is left as it is. Mend: "
-        f"`sqlite3 {path} .recover | sqlite3 mended.sqlite3` and put that in its place, or move "
-        f"{path}* aside to begin with an empty ledger (jobs not yet run are then lost)"
+        f"{path}: the ledger is damaged ({one_line(what, SHOWN_DAMAGE_CHARS)}); it is left as it "
+        f"is. Mend: {mend}put a copy of the whole file back; or move {path}* aside to begin with "
+        "an empty ledger (jobs not yet run are then lost)"
     )
 
 
 def _refuse_orphaned_journal(path: Path) -> None:
     journal = path.with_name(path.name + "-wal")
     if journal.exists() and journal.stat().st_size > 0:
-        raise corrupt(path, f"the file is gone but {journal.name} is there")
+        raise corrupt(path, f"the file is gone but {journal.name} is there", salvage=False)
 
 
 def _refuse_emptied(path: Path) -> None:
     if path.stat().st_size == 0:
-        raise corrupt(path, "the file is empty")
+        raise corrupt(path, "the file is empty", salvage=False)
 
 
 def _give_birth(path: Path) -> None:
@@ -261,7 +228,7 @@ def _give_birth(path: Path) -> None:
     with contextlib.closing(sqlite3.connect(infant, isolation_level=None)) as connection:
         connection.executescript(
             f"PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={SCHEMA_VERSION};"
-            f"BEGIN;{_SCHEMA}{_SECOND}{_THIRD}COMMIT;"
+            f"BEGIN;{SCHEMA}{SECOND}{THIRD}COMMIT;"
         )
     infant.chmod(0o640)
     with infant.open("rb") as handle:
@@ -281,9 +248,9 @@ def _check_pages(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _upgrade(connection: sqlite3.Connection, version: int) -> None:
-    second = f"{_SECOND}UPDATE jobs SET claimed=1;" if version == 1 else ""
+    second = f"{SECOND}UPDATE jobs SET claimed=1;" if version == 1 else ""
     connection.executescript(
-        f"BEGIN IMMEDIATE;{second}{_THIRD}PRAGMA user_version={SCHEMA_VERSION};COMMIT;"
+        f"BEGIN IMMEDIATE;{second}{THIRD}PRAGMA user_version={SCHEMA_VERSION};COMMIT;"
     )
 
 

@@ -9,6 +9,7 @@ import sqlite3
 from collections.abc import Iterable
 from typing import Any
 
+from configs.secrets import masked
 from mediator.errors import MediatorError
 from mediator.events import (
     EPOCH_STRIDE,
@@ -53,7 +54,7 @@ class JobsTable(SharingTables):
                 self._note_source(source, job.job_id, "accepted")
             self.unwatch(job.job_id)
             self._write_received(job, source, epoch, attempt)
-            self._move(job.job_id, JobState.QUEUED, data={"spec": json.loads(job.spec)})
+            self._move(job.job_id, JobState.QUEUED, data={"spec": masked(json.loads(job.spec))})
             for control in self.open_controls(job.job_id):
                 self.close_control(control.source)
                 if control.op == "cancel":

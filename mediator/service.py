@@ -196,7 +196,7 @@ class Service:
             step()
         except LedgerWriteError as error:
             if self._clock() >= self._next_complaint:
-                _log.error("%s", error)
+                _log.error("%s; tried again every %g s", error, RETRY_WRITE_S)
                 self._next_complaint = self._clock() + COMPLAIN_EVERY_S
             self._stop.wait(RETRY_WRITE_S)
             return False

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from configs import Job
+from configs.secrets import masked
 from nerfcore import atomic
 from nerfcore.machine import usable_cores
 
@@ -42,7 +43,7 @@ def describe_run(job: Job, job_id: str, folder: Path, project: Path) -> dict[str
     return {
         "job_id": job_id,
         "op": job.op,
-        "spec": job.model_dump(mode="json"),
+        "spec": masked(job.model_dump(mode="json")),
         "seed": job.seed,
         "device": {"asked": job.device},
         "backend": {"asked": job.backend},

@@ -168,3 +168,11 @@ def test_arbitrary_objects_never_raise_anything_else(spec: dict[str, Any]) -> No
     """Objects that look nearly like jobs become a job or a refusal, as objects and as bytes."""
     outcome(spec)
     outcome(json.dumps(spec).encode())
+
+
+@pytest.mark.parametrize("digits", [19, 20, 25, 5000])
+def test_an_integer_above_64_bits_is_refused_by_its_field(digits: int) -> None:
+    """However many digits it has; they are not all read."""
+    text = json.dumps(TRAIN)[:-1] + f', "seed": {"9" * digits}}}'
+    (error,) = refusal(text).errors
+    assert error.field == "seed" and len(error.value) < 100

@@ -1,14 +1,18 @@
 """What becomes of a message: every bad input has one outcome, a reason, and harms nothing."""
 
+import base64
 import json
+import os
+import zlib
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from configs import Roots
+from configs import JobFolder, Roots
 from kafka_utils.consumer import Message
+from mediator.commands import describe
 from mediator.events import Topics
 from mediator.intake import Intake, Outcome
 from mediator.ledger import Ledger
@@ -65,6 +69,18 @@ def desk(tmp_path: Path):
     desk = Desk(tmp_path)
     yield desk
     desk.ledger.close()
+
+
+def original_of(letter: dict) -> bytes | None:
+    """Give the bytes a letter answers, from what it holds of them."""
+    assert not letter["original_cut"]
+    if letter["original"] is None:
+        return None
+    encoding, content = letter["original"]["encoding"], letter["original"]["content"]
+    if encoding == "utf-8":
+        return content.encode()
+    packed = base64.b64decode(content)
+    return zlib.decompress(packed) if encoding == "zlib+base64" else packed
 
 
 def train(**more: object) -> dict:
@@ -198,7 +214,7 @@ def test_bad_input_is_refused_by_name(desk: Desk, name: str) -> None:
     assert letter["headers"] == [{"name": "who", "value": {"encoding": "utf-8", "content": "me"}}]
     raw = json.dumps(value).encode() if isinstance(value, dict) else value
     assert letter["original_bytes"] == (None if raw is None else len(raw))
-    assert letter["original_cut"] == (len(raw or b"") > MIB)
+    assert original_of(letter) == raw
     assert desk.ledger.jobs(JobState.QUEUED) == []
     assert sorted(p.name for p in desk.logs.iterdir()) == before
     assert desk.give(train(job_id="next")) is Outcome.ACCEPTED
@@ -225,6 +241,37 @@ def test_an_epoch_has_one_end_however_often_a_job_is_refused(desk: Desk) -> None
     ]  # fmt: skip
     assert [e["seq"] for e in desk.events()] == sorted(e["seq"] for e in desk.events())
     assert len(desk.letters()) == 3
+
+
+def test_an_original_too_large_for_a_letter_is_compressed_or_marked(desk: Desk) -> None:
+    """Text fits; what cannot be compressed is cut, with its size and hash beside it."""
+    for raw in (b"{" + b"speech " * 220_000, os.urandom(3 * MIB // 2)):
+        desk.give(raw)
+    text, noise = desk.letters()
+    assert original_of(text) == b"{" + b"speech " * 220_000
+    assert noise["original_cut"] and noise["original_bytes"] == 3 * MIB // 2
+
+
+def test_a_secret_is_neither_told_nor_logged(desk: Desk, caplog) -> None:
+    """Neither that of a good job nor that of a refused one, whatever its field is called."""
+    caplog.set_level("INFO")
+    secret = "hunter2hunter2"
+    view = {"op": "view", "data_dirname": "city", "mask_dirname": "g22", "checkpoint_path": "t"}
+    desk.checkpoint(desk.logs / "t")
+    assert desk.give({**view, "job_id": "a", "viewer_token": secret}) is Outcome.ACCEPTED
+    for wrong in (
+        {"viewer_token": f"{secret} with spaces"}, {"viewer_token": [secret]},
+        {"viewer_tokn": 1, "sasl.password": secret}, {"more": {"api_key": secret}},
+    ):  # fmt: skip
+        assert desk.give({**view, "job_id": "b", **wrong}) is Outcome.REFUSED
+    assert secret not in caplog.text and "(not shown)" in caplog.text
+    assert secret not in json.dumps(desk.events()) and len(desk.events()) == 5
+    for letter in desk.letters():
+        assert secret not in json.dumps({**letter, "original": None})
+        assert secret.encode() in (original_of(letter) or b"")
+    record = desk.ledger.job("a")
+    assert record is not None and json.loads(record.spec)["viewer_token"] == secret
+    assert secret not in json.dumps(describe(desk.ledger, record, JobFolder(desk.logs / "a")))
 
 
 def test_links_out_of_the_roots_are_refused(desk: Desk, tmp_path_factory) -> None:

@@ -1,0 +1,32 @@
+"""Owns which fields hold secrets, and how they are shown: not at all.
+
+A secret stands in the job's own job.json, in the ledger, and in the message it came with; never in
+a log, a reason, an event or a run.json.
+"""
+
+import re
+from typing import Any
+
+MASK = "(not shown)"
+_SECRET_NAME = re.compile(r"token|secret|passw|pass_?phrase|api_?key|credential", re.IGNORECASE)
+
+
+def is_secret(name: str) -> bool:
+    """Tell whether a field's name says that its value is a secret."""
+    return _SECRET_NAME.search(name) is not None
+
+
+def masked(value: Any, name: str = "") -> Any:
+    """Return a JSON value with every secret in it replaced by `MASK`; null stays null.
+
+    Args:
+        value: any JSON value.
+        name: the field it is the value of.
+    """
+    if value is not None and is_secret(name):
+        return MASK
+    if isinstance(value, dict):
+        return {key: masked(part, str(key)) for key, part in value.items()}
+    if isinstance(value, list):
+        return [masked(part) for part in value]
+    return value
