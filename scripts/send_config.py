@@ -105,6 +105,22 @@ def load_config(path: Path, settings: Iterable[tuple[str, Any]]) -> Sent:
     )
 
 
+def check_ids(jobs: Iterable[Sent]) -> None:
+    """Refuse configs that share a job id: one of them would be no job of its own.
+
+    Raises:
+        UsageError: names the id and both configs.
+    """
+    first: dict[str, Sent] = {}
+    for job in jobs:
+        other = job if job.job_id is None else first.setdefault(job.job_id, job)
+        if other is not job:
+            raise UsageError(
+                f"{other.source} and {job.source} are both job_id {job.job_id!r}; give each its "
+                "own, or send them one after the other"
+            )
+
+
 def connect(
     broker: str | None, log_root: Path, topic: str, properties: Path | None
 ) -> KafkaSettings:
@@ -257,6 +273,7 @@ def main(
     try:
         changes = [parse_setting(text) for text in settings or []]
         jobs = [load_config(path, changes) for path in config_paths]
+        check_ids(jobs)
         if wait and (blind := [job.source for job in jobs if job.job_id is None]):
             raise UsageError(f"--wait can not follow {blind[0]}: its job_id is not text")
         connection = connect(broker, log_root, topic, properties)
