@@ -154,9 +154,11 @@ class Adoption:
             attempt=0 if known is None else known.attempt,
             seen=True,
         )
-        owner = "nobody" if known is None else f"mediator {known.mediator}, which has gone"
-        _log.warning("job %s: taken over from %s (attempts so far: %d)",
-                     job_id, owner, known.attempt if known else 0)  # fmt: skip
+        if known is None:
+            _log.info("job %s: queued; what it builds on is here now", job_id)
+        else:
+            _log.warning("job %s: taken over from mediator %s, which has gone (attempts so far: %d)",
+                         job_id, known.mediator, known.attempt)  # fmt: skip
         return True
 
     def _leave(self, watch: Watch, known: Known | None, mediator: str) -> None:

@@ -104,6 +104,7 @@ def serve(settings: Settings, runner_argv: tuple[str, ...] = RUNNER_ARGV) -> Non
         ledger_is_new = not (logs / LEDGER_NAME).exists()
         ledger = Ledger(logs, topics_of(settings.topic))
         try:
+            _check_topic(ledger, settings)
             _introduce(settings)
             if settings.cleanup:
                 clean(ledger, settings.roots, ledger_is_new=ledger_is_new)
@@ -115,6 +116,16 @@ def serve(settings: Settings, runner_argv: tuple[str, ...] = RUNNER_ARGV) -> Non
                 _service(settings, ledger, stop, runner_argv, spawner).run()
         finally:
             ledger.close()
+
+
+def _check_topic(ledger: Ledger, settings: Settings) -> None:
+    """Refuse a ledger with open jobs of another topic: their events would go to the wrong one."""
+    if others := ledger.open_topics() - {settings.topic}:
+        raise SettingsError(
+            f"--topic {settings.topic}: the log root {settings.roots.logs} holds unfinished jobs "
+            f"of topic {', '.join(sorted(others))}; start it with that --topic until they have "
+            "ended, or give this topic a --log-root of its own"
+        )
 
 
 def _introduce(settings: Settings) -> None:

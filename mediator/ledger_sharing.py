@@ -62,6 +62,14 @@ class SharingTables(OutboxTable):
         )
         return {row["part"]: row["low"] for row in rows}
 
+    def open_topics(self) -> set[str]:
+        """Give the jobs topics of the jobs that have not ended, and of those watched."""
+        rows = self._rows(
+            f"SELECT source_topic AS topic FROM jobs WHERE state NOT IN ({ENDED_MARKS})"
+            " AND source_topic <> '' UNION SELECT source_topic FROM watches"
+        )
+        return {row["topic"] for row in rows}
+
     # --- jobs of others ---------------------------------------------------------------------
 
     def watch(

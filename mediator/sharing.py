@@ -10,8 +10,9 @@ What is promised, several mediators in one consumer group, each with a log root 
   on the status topic under their owner, and watches them.
 - A mediator is gone when it said goodbye (a clean stop) or when nothing of it came on the status
   topic for its lease (10 s embedded broker, 60 s others; it beats four times a lease while it has
-  unfinished jobs). Then the watcher claims its jobs under the next epoch. They go on from
-  their last checkpoint where storage is shared (`inheritance`), else they begin anew.
+  unfinished jobs; an idle one answers when it is asked). Then the watcher claims its jobs under the
+  next epoch (`adoption`). They go on from their last checkpoint where storage is shared
+  (`inheritance`), else they begin anew.
 - A mediator that was merely cut off or paused reads the status topic to its end before it publishes
   anything again; a job with a higher epoch is no longer its own: the runner is ended and nothing of
   it is told. One message that a paused client had handed to librdkafka already can still go out;
@@ -19,9 +20,12 @@ What is promised, several mediators in one consumer group, each with a log root 
 - Cut off for longer than its lease, a mediator's runner may come to its end while another mediator
   runs the job too: then two runs took place, and one is told of.
 - A broker that lost its log (an embedded one that was killed) gets the jobs' states told again, and
-  nobody takes new jobs before all mediators known within the last hour have done so, or a lease has
-  passed. Messages that no mediator had read are lost with it: their sender must publish them again.
-- Jobs that build on each other must reach the same mediator: publish them under the same key.
+  nobody takes new jobs before all mediators known within the last hour have done so or were silent
+  for a lease (`retelling`). Messages that no mediator had read are lost with it: their sender must
+  publish them again.
+- A job that builds on a job of another mediator runs here where that one's checkpoints can be read,
+  else its message is left to the mediator that has them (`placement`).
+- The event topic says nothing of a job before its claim has held.
 """
 
 import json
@@ -155,8 +159,11 @@ class Sharing:
         return self._retelling is not None
 
     def look_soon(self) -> None:
-        """Look after the jobs of others without delay: one was left to another mediator."""
-        self._next_look = 0.0
+        """Look after the jobs of others without delay: one is to be left to another mediator.
+
+        Nothing is done for them before this mediator's own word came back, so one is sent too.
+        """
+        self._next_look = self._next_beat = 0.0
 
     def say_goodbye(self, line: Line) -> None:
         """Tell the others that they may have what is left here."""

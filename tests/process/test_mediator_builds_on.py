@@ -115,8 +115,7 @@ def test_a_mediator_that_said_goodbye_is_named_in_the_refusal(apart: Two) -> Non
     kept = apart.other(lost)
     assert end(mediators[apart.both.index(lost)]) == 0
     kept.send(evaluate("e"), key="site")
-    kept.wait_state("e", "rejected", 40)
-    reason = kept.job("e").reason or ""
+    reason = kept.wait_state("e", "rejected", 40).reason or ""
     assert "job site is at mediator" in reason and str(lost.logs) in reason
     assert "start that mediator again" in reason and "side by side" in reason
 
@@ -135,6 +134,18 @@ def test_the_same_job_id_in_two_topics_names_two_jobs(two: Two) -> None:
         wait_for("told", lambda bench=bench: ends(bench, "same"))
         assert ends(bench, "same") == [state]
         assert "serves topic" not in bench.log() and bench.letters() == []
+
+
+def test_a_log_root_with_open_jobs_of_another_topic_is_refused(two: Two) -> None:
+    """Their events would go to the wrong topics; the message names topic and mend."""
+    mediator = two.start_one(two.one)
+    two.one.send(base("a", "sleep:60"))
+    two.one.wait_runs("a")
+    assert end(mediator) == 0
+    first = two.one.settings.jobs_topic
+    two.one.settings = type(two.one.settings)(two.one.address, jobs_topic="other", embedded=True)
+    assert two.one.start(logs=two.one.logs).wait(20) == 1
+    assert f"holds unfinished jobs of topic {first};" in two.one.stderr.read_text()
 
 
 def test_a_request_to_retry_a_job_that_nobody_knows_is_answered(two: Two) -> None:
