@@ -107,11 +107,20 @@ def find_checkpoint(folder: Path, prefix: str) -> Path:
     Raises:
         CheckpointError: missing, unreadable or truncated.
     """
-    checkpoint = folder
-    if not (folder / CHECKPOINT_MANIFEST).is_file():
-        checkpoint = _chosen_step(JobFolder(folder).checkpoints, prefix)
-    _check_sizes(checkpoint)
-    return checkpoint
+    if (folder / CHECKPOINT_MANIFEST).is_file():
+        _check_sizes(folder)
+        return folder
+    checkpoints = JobFolder(folder).checkpoints
+    while True:
+        checkpoint = _chosen_step(checkpoints, prefix)
+        try:
+            _check_sizes(checkpoint)
+        except CheckpointError:
+            # a training at work may have put a newer one in its place meanwhile
+            if _chosen_step(checkpoints, prefix) == checkpoint:
+                raise
+        else:
+            return checkpoint
 
 
 def own_checkpoint(folder: JobFolder) -> Path | None:

@@ -32,7 +32,7 @@ def run(context: JobContext[ViewJob]) -> dict[str, Any]:
     if context.inputs.checkpoint is None:
         context = _with_first_checkpoint(context)
     context.progress.progress("load", 0, 1)
-    model = load_model(job, context.inputs)
+    context, model = _load(context)
     note_computation(folder.run_json, job, model.scene.computation())
     context.progress.progress("load", 1, 1)
     with ExitStack() as stack:
@@ -68,6 +68,25 @@ def _serve(context: JobContext[ViewJob], model: Loaded, stack: ExitStack) -> End
         about=_about(context, model),
     )
     return end.reason
+
+
+def _load(context: JobContext[ViewJob]) -> tuple[JobContext[ViewJob], Loaded]:
+    """Load the checkpoint; if a followed training removes it meanwhile, the one in its place.
+
+    Raises:
+        CheckpointError: it is damaged or of another scene, and nothing has taken its place.
+        InterruptedJobError: stopped meanwhile.
+    """
+    while True:
+        try:
+            return context, load_model(context.job, context.inputs)
+        except CheckpointError:
+            if not context.job.follow:
+                raise
+            newer = _with_first_checkpoint(context)
+            if newer.inputs.checkpoint == context.inputs.checkpoint:
+                raise
+            context = newer
 
 
 def _with_first_checkpoint(context: JobContext[ViewJob]) -> JobContext[ViewJob]:

@@ -113,6 +113,7 @@ def test_a_follower_misses_nothing_but_what_was_cut_before_it_looked(
 
     def writing_ended() -> bool:
         """Write as the follower looks: less than the log keeps, so that nothing escapes it."""
+        number = 0
         for _ in range(40):
             number = next(numbers)
             log.write(f"line {number:06d}\n".encode())
