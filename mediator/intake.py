@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 import re
+from collections.abc import Callable
 from enum import StrEnum
 
 from configs import OPS, Job, JobRefused, Roots, canonical_json
@@ -127,11 +128,15 @@ class Intake:
             _log.warning("job %s: taken over, what it builds on is here (attempts so far: %d)",
                          offer.job_id, offer.attempt)  # fmt: skip
 
+    def _say(self, log: Callable[..., None], text: str, *values: object) -> None:
+        """Log what became of a message once that is written down."""
+        self._ledger.once_kept(lambda: log(text, *values))
+
     def _take_control(self, source: Source, asked: ControlRequest) -> Outcome:
         self._check_control(asked)
         control = Control(asked.op, asked.job_id, str(source))
         self._ledger.note_control(control, source.topic, source)
-        _log.info("job %s: request to %s (%s)", asked.job_id, asked.op, source)
+        self._say(_log.info, "job %s: request to %s (%s)", asked.job_id, asked.op, source)
         return Outcome.CONTROL
 
     def _check_control(self, asked: ControlRequest) -> None:
@@ -191,7 +196,9 @@ class Intake:
                 self._ledger.watch(source, _new_job(job))
             if repeat:
                 self._ledger.tell_of_foreign_duplicate(job_id, job.op, known.state, known.epoch)
-        _log.info("job %s: %s at mediator %s (%s)", job_id, known.state, known.mediator, source)
+        self._say(
+            _log.info, "job %s: %s at mediator %s (%s)", job_id, known.state, known.mediator, source
+        )
         return Outcome.DUPLICATE if repeat else Outcome.ELSEWHERE
 
     def _take_job(self, source: Source, message: Message, job: Job) -> Outcome:
@@ -200,7 +207,9 @@ class Intake:
         if known is not None and known.state is not JobState.REJECTED:
             if known.spec_sha256 == spec_hash(job):
                 self._ledger.note_duplicate(source, job_id)
-                _log.info("job %s: duplicate (%s); it is %s", job_id, source, known.state)
+                self._say(
+                    _log.info, "job %s: duplicate (%s); it is %s", job_id, source, known.state
+                )
                 return Outcome.DUPLICATE
             return self._refuse_other_spec(source, message, job_id)
         if (elsewhere := self._elsewhere(job_id)) is not None:
@@ -215,7 +224,7 @@ class Intake:
         waits_for = place.waits_for
         new = dataclasses.replace(_new_job(job), waits_for=waits_for)
         self._ledger.accept(source, new, epoch=self._next_epoch(job_id))
-        _log.info("job %s: queued (%s, %s)%s", job_id, job.op, source,
+        self._say(_log.info, "job %s: queued (%s, %s)%s", job_id, job.op, source,
                   f"; waits for job {waits_for}" if waits_for else "")  # fmt: skip
         return Outcome.ACCEPTED
 
@@ -242,7 +251,7 @@ class Intake:
                 job.checkpoint_path,
             )
         self._ledger.watch(source, _new_job(job), message=packed)
-        _log.info("job %s: what it builds on is at mediator %s (%s)",
+        self._say(_log.info, "job %s: what it builds on is at mediator %s (%s)",
                   job.job_id, place.mediator, source)  # fmt: skip
         return Outcome.ELSEWHERE
 
@@ -258,7 +267,7 @@ class Intake:
             self._ledger.refuse(source, letter, "", epoch=None)
         else:
             self._ledger.note_conflict(source, letter, job_id)
-        _log.warning("job %s: refused (%s): %s", job_id, source, one_line(reason))
+        self._say(_log.warning, "job %s: refused (%s): %s", job_id, source, one_line(reason))
         return Outcome.CONFLICT
 
     def _refuse(
@@ -271,7 +280,7 @@ class Intake:
         epoch = None if foreign or job_id is None else self._next_epoch(job_id)
         self._ledger.refuse(source, letter, op, epoch=epoch)
         name = "message" if job_id is None else f"job {job_id}"
-        _log.warning("%s: refused (%s): %s", name, source, one_line(reason))
+        self._say(_log.warning, "%s: refused (%s): %s", name, source, one_line(reason))
         return Outcome.REFUSED
 
 

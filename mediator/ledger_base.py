@@ -10,7 +10,7 @@ what nobody was told of yet, and for what can be read again.
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ class LedgerBase:
         self._topics = topics
         self._depth = 0
         self._behind = False
+        self._once_kept: list[Callable[[], None]] = []
         self._connection = open_for_reading(log_root) if read_only else open_for_writing(log_root)
         self._connection.row_factory = sqlite3.Row
         facts = self._rows("SELECT value FROM facts WHERE name='mediator'")
@@ -72,6 +73,7 @@ class LedgerBase:
             LedgerCorruptError: the file is damaged.
         """
         point = f"inner{self._depth}" if self._depth else None
+        before = len(self._once_kept)
         with damage_named(self._path):
             try:
                 if point is None:
@@ -86,14 +88,28 @@ class LedgerBase:
                 self._connection.execute(f"RELEASE {point}" if point else "COMMIT")
                 if point is None:
                     self._behind = not lasting
+                    self._say_what_is_kept()
             except sqlite3.OperationalError as error:
                 self._roll_back(point)
+                del self._once_kept[before:]
                 raise LedgerWriteError(
                     f"{self._path}: cannot be written ({error}); {mend_of(error, self._path)}"
                 ) from None
             except BaseException:
                 self._roll_back(point)
+                del self._once_kept[before:]
                 raise
+
+    def once_kept(self, say: Callable[[], None]) -> None:
+        """Say something as soon as what was written is committed; never if it is rolled back."""
+        self._once_kept.append(say)
+        if not self._depth:
+            self._say_what_is_kept()
+
+    def _say_what_is_kept(self) -> None:
+        said, self._once_kept = self._once_kept, []
+        for say in said:
+            say()
 
     def _rows(self, query: str, values: Sequence[Any] = ()) -> list[sqlite3.Row]:
         with damage_named(self._path):

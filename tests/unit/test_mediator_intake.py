@@ -1,8 +1,10 @@
 """What becomes of a message: every bad input has one outcome, a reason, and harms nothing."""
 
 import base64
+import contextlib
 import json
 import os
+import sqlite3
 import zlib
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 from configs import JobFolder, Roots
 from kafka_utils.consumer import Message
 from mediator.commands import describe
+from mediator.errors import LedgerWriteError
 from mediator.events import Topics
 from mediator.intake import Intake, Outcome
 from mediator.ledger import Ledger
@@ -272,6 +275,17 @@ def test_a_secret_is_neither_told_nor_logged(desk: Desk, caplog) -> None:
     record = desk.ledger.job("a")
     assert record is not None and json.loads(record.spec)["viewer_token"] == secret
     assert secret not in json.dumps(describe(desk.ledger, record, JobFolder(desk.logs / "a")))
+
+
+def test_what_is_rolled_back_is_not_logged(desk: Desk, caplog) -> None:
+    """A disk that is full has the same message taken again and again: one line when it is kept."""
+    caplog.set_level("INFO")
+    for kept in (False, False, True):
+        with contextlib.suppress(LedgerWriteError), desk.ledger.transaction():
+            desk.intake.take(desk.message(json.dumps(train(job_id="a")).encode(), 1))
+            if not kept:
+                raise sqlite3.OperationalError("database or disk is full")
+    assert caplog.text.count("job a: queued") == 1
 
 
 def test_links_out_of_the_roots_are_refused(desk: Desk, tmp_path_factory) -> None:
