@@ -157,7 +157,7 @@ class Adoption:
         if known is None:
             _log.info("job %s: queued; what it builds on is here now", job_id)
         else:
-            _log.warning("job %s: taken over from mediator %s, which has gone (attempts so far: %d)",
+            _log.warning("job %s: taken over from mediator %s, which has gone (attempts: %d)",
                          job_id, known.mediator, known.attempt)  # fmt: skip
         return True
 
