@@ -18,7 +18,8 @@ from nerfcore.data.camera_limits import FARTHEST_M, camera_fault
 from nerfcore.data.colmap_check import check_model_files, find_model, is_binary
 from nerfcore.data.colmap_text import RESTORE
 from nerfcore.data.observations import read_observations
-from nerfcore.data.storage import is_safe_relative
+from nerfcore.data.storage import is_safe_relative, plain_name
+from nerfcore.data.undistort import pinhole_for
 from nerfcore.errors import DataError
 
 _SHORTEST_QUATERNION: Final = 1e-6
@@ -89,6 +90,8 @@ def read_model(data_path: Path) -> ColmapModel:
     except (ValueError, KeyError, RuntimeError, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DataError(f"{folder}: not a consistent COLMAP model ({reason}); {RESTORE}") from error
+    for image in model.images.values():
+        image.name = plain_name(image.name)
     posed = sorted(
         (image for image in model.images.values() if image.has_pose), key=lambda image: image.name
     )
@@ -177,6 +180,12 @@ def _check_finite(
             raise DataError(
                 f"{folder}: the camera of '{name}' cannot be: {fault}; correct the camera"
             )
+    first = {camera.model_name: at for at, camera in reversed(list(enumerate(cameras)))}
+    for at in first.values():
+        try:
+            pinhole_for(cameras[at])
+        except DataError as error:
+            raise DataError(f"{folder}: image '{names[at]}', {error}") from error
 
 
 def _camera_fault(camera: pycolmap.Camera) -> str | None:

@@ -16,6 +16,7 @@ from nerfcore.errors import DataError
 
 _FOLDERS = ("model", "model/0", "sparse", "sparse/0")
 _NEEDED = ("cameras", "images", "points3D")
+_NEW_LAYOUT = ("rigs", "frames")
 _Walker = Callable[[bytes], int]
 
 
@@ -23,18 +24,33 @@ def find_model(data_path: Path) -> Path:
     """Return the folder of the COLMAP model of a flight: model/, model/0, sparse/ or sparse/0.
 
     Raises:
-        DataError: none of them holds cameras.bin or cameras.txt.
+        DataError: none of them holds cameras.bin or cameras.txt; several numbered ones do.
     """
     if not data_path.is_dir():
         raise DataError(f"{data_path}: no such folder; it must hold model/ and images/")
     for name in _FOLDERS:
         if _has_files(data_path / name):
+            _check_only_one(data_path / name, data_path)
             return data_path / name
     raise DataError(
         f"{data_path / 'model'}: no COLMAP model (cameras, images and points3D as .bin or .txt; "
         "model/0, sparse and sparse/0 were tried too) and no transforms.json; put one there, or "
         "add --sfm for photographs with GPS"
     )
+
+
+def _check_only_one(folder: Path, data_path: Path) -> None:
+    """Refuse to choose among the models that COLMAP leaves when it cannot connect all images."""
+    if folder.name != "0":
+        return
+    others = sorted(
+        path.name for path in folder.parent.iterdir() if path.name.isdigit() and _has_files(path)
+    )
+    if len(others) > 1:
+        raise DataError(
+            f"{folder.parent}: holds {len(others)} models ({', '.join(others)}), parts that COLMAP "
+            f"could not connect; copy the one to use to {data_path / 'model'}"
+        )
 
 
 def has_model(data_path: Path) -> bool:
@@ -66,6 +82,7 @@ def check_model_files(folder: Path) -> None:
             raise DataError(f"{path}: missing from the COLMAP model; {RESTORE}")
         if path.stat().st_size == 0:
             raise DataError(f"{path}: empty; {RESTORE}")
+    _check_pair(folder, end)
     for stem, walker in _WALKERS.items():
         path = folder / f"{stem}{end}"
         if not path.is_file():
@@ -74,6 +91,13 @@ def check_model_files(folder: Path) -> None:
             check_text_file(path)
         else:
             _check_binary(path, walker)
+
+
+def _check_pair(folder: Path, end: str) -> None:
+    """The new layout has rigs and frames, the old one neither."""
+    missing = [stem for stem in _NEW_LAYOUT if not (folder / f"{stem}{end}").is_file()]
+    if len(missing) == 1:
+        raise DataError(f"{folder / missing[0]}{end}: missing from the COLMAP model; {RESTORE}")
 
 
 def _check_binary(path: Path, walker: _Walker) -> None:

@@ -268,10 +268,17 @@ def _check_output(source: Source, output_path: Path, settings: PrepareSettings) 
         raise DataError(
             f"output_path: {output_path} holds the input {folder}; choose a folder of its own"
         )
+    if folder / "images" in (target, *target.parents):
+        raise DataError(
+            f"output_path: {output_path} lies among the photographs of the input; choose a folder "
+            "of its own"
+        )
     if not output_path.exists():
         return
     if not (settings.overwrite or settings.resume):
-        raise DataError(f"output_path: {output_path} exists; add --overwrite or choose another")
+        raise DataError(
+            f"output_path: {output_path} exists; add --resume, --overwrite, or choose another"
+        )
     if not (output_path / DATASET_FILE).is_file():
         raise DataError(
             f"output_path: {output_path} exists and is no prepared dataset ({DATASET_FILE} is "

@@ -27,6 +27,7 @@ from nerfcore.data.splitting import evenly_spaced
 from nerfcore.data.storage import is_safe_relative
 from nerfcore.data.tensor_file import load_tensors
 from nerfcore.errors import DataError
+from nerfcore.geometry.frames import roughness
 from nerfcore.geometry.geodesy import GeoPoint
 
 COORDINATES_FILE: Final = "coordinates.pt"
@@ -35,6 +36,8 @@ HELDOUT_SHARE: Final = 0.25
 _MEND: Final = "copy the dataset again from where it was prepared"
 _PHOTOGRAPHS: Final = (".jpg", ".png", ".jpeg")
 _LISTED: Final = 10
+_SHOWN: Final = 80  # characters of a wrong value
+_TOLERANCE: Final = 1e-3  # how far a pose may be from a pure rotation
 
 
 def is_reference_dataset(root: Path) -> bool:
@@ -100,6 +103,11 @@ def _frame(file: Path) -> SceneFrame:
     reference = None
     if place is not None:
         values = _array(file, content, "enu_ref_coords", (3,))
+        if abs(values[0]) > 90.0 or abs(values[1]) > 180.0:
+            raise DataError(
+                f"{file}: enu_ref_coords {values.tolist()}: latitude must be within 90, longitude "
+                f"within 180 degrees; {_MEND}"
+            )
         reference = GeoPoint(float(values[0]), float(values[1]), float(values[2]))
     origin = _array(file, content, "origin_drb", (3,))
     return SceneFrame(scale_m, origin, reference, (float(low_m), float(high_m)))
@@ -194,7 +202,10 @@ def _camera(file: Path) -> tuple[NDArray[np.float64], NDArray[np.float64], tuple
     fx, fy, cx, cy = map(float, intrinsics)
     if (fault := camera_fault((width, height), (fx, fy), (cx, cy))) is not None:
         raise DataError(f"{file}: W, H, intrinsics: {fault}; {_MEND}")
-    return _array(file, content, "c2w", (3, 4)), intrinsics, (int(width), int(height))
+    c2w = _array(file, content, "c2w", (3, 4))
+    if roughness(c2w[:, :3]) > _TOLERANCE:
+        raise DataError(f"{file}: c2w holds no rotation (scaled, skewed or mirrored); {_MEND}")
+    return c2w, intrinsics, (int(width), int(height))
 
 
 def _photograph(folder: Path, stem: str) -> Path:
@@ -221,9 +232,12 @@ def _array(
     """Return a tensor, number or tuple of a file as f64 of this shape."""
     found = content.get(name)
     try:
+        if np.iscomplexobj(found):
+            raise TypeError("complex")
         values = np.asarray(found, dtype=np.float64)
     except (TypeError, ValueError) as error:
-        raise DataError(f"{file}: {name} is {found!r}, not numbers; {_MEND}") from error
+        shown = " ".join(repr(found).split())[:_SHOWN]
+        raise DataError(f"{file}: {name} is {shown}, not numbers; {_MEND}") from error
     if found is None or values.shape != shape or not np.isfinite(values).all():
         raise DataError(
             f"{file}: {name} must be finite numbers of shape {list(shape)}, is "

@@ -38,6 +38,11 @@ def is_safe_relative(name: str) -> bool:
     return plain and "\\" not in name and "\0" not in name
 
 
+def plain_name(name: str) -> str:
+    """Return a relative name as it is compared: without `./` and doubled slashes."""
+    return str(PurePosixPath(name))
+
+
 def _safe(name: str) -> str:
     if not is_safe_relative(name):
         raise ValueError("must be a relative path without '..'")

@@ -8,7 +8,7 @@ them the world is taken as it stands: ENU metres, Up along +Z (or ECEF).
 
 import json
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -20,10 +20,10 @@ from pydantic import ConfigDict, Field, ValidationError
 from nerfcore.data.camera_limits import FARTHEST_M
 from nerfcore.data.colmap import ColmapModel, ColmapPoints, check_views
 from nerfcore.data.ply import read_ply_points
-from nerfcore.data.storage import is_safe_relative
+from nerfcore.data.storage import is_safe_relative, plain_name
 from nerfcore.data.transforms_camera import CameraFields, camera_from, merged
 from nerfcore.errors import DataError
-from nerfcore.geometry.frames import RDF_TO_RUB
+from nerfcore.geometry.frames import RDF_TO_RUB, roughness
 
 TRANSFORMS_FILE: Final = "transforms.json"
 _ENDINGS: Final = ("", ".png", ".jpg", ".jpeg", ".JPG", ".PNG")
@@ -79,7 +79,7 @@ def read_transforms(file: Path) -> TransformsFlight:
         if frame.mask_path is not None:
             _check_path(file, "mask_path", frame.mask_path)
     undo = _undoing(file, raw)
-    paths = [_photograph(file.parent / _plain(frame.file_path)) for frame in frames]
+    paths = [_photograph(file.parent / plain_name(frame.file_path)) for frame in frames]
     names, folder = _names(file.parent, paths)
     cam_from_world = np.array([_pose(file, frame, undo) for frame in frames])
     cameras = tuple(
@@ -87,7 +87,7 @@ def read_transforms(file: Path) -> TransformsFlight:
     )
     check_views(file, names, cam_from_world, cameras)
     masks = tuple(
-        None if frame.mask_path is None else file.parent / _plain(frame.mask_path)
+        None if frame.mask_path is None else file.parent / plain_name(frame.mask_path)
         for frame in frames
     )
     model = ColmapModel(file, names, cam_from_world, cameras, _points(file, raw, undo), 0)
@@ -119,10 +119,6 @@ def _of_frame(content: object, place: tuple[int | str, ...]) -> str:
     return ""
 
 
-def _plain(name: str) -> str:
-    return str(PurePosixPath(name))
-
-
 def _check_path(file: Path, field: str, name: str) -> None:
     if not is_safe_relative(name):
         raise DataError(
@@ -152,7 +148,7 @@ def _undoing(file: Path, raw: _Transforms) -> tuple[Float64, Float64, float]:
         return np.eye(3), np.zeros(3), 1.0 / raw.applied_scale
     applied = _matrix(file, "applied_transform", raw.applied_transform)
     scale = float(np.cbrt(np.linalg.det(applied[:, :3])))
-    if scale <= 0.0 or _roughness(applied[:, :3] / scale) > _TOLERANCE:
+    if scale <= 0.0 or roughness(applied[:, :3] / scale) > _TOLERANCE:
         raise DataError(
             f"{file}: applied_transform is no rotation with uniform scale; correct it or take it "
             "out"
@@ -165,19 +161,15 @@ def _matrix(file: Path, field: str, rows: list[list[float]]) -> Float64:
     """Return the upper three rows f64[3, 4]."""
     if len(rows) not in (3, 4) or any(len(row) != 4 for row in rows):
         raise DataError(f"{file}: {field} must be 3 x 4 or 4 x 4; correct it")
+    if len(rows) == 4 and rows[3] != [0.0, 0.0, 0.0, 1.0]:
+        raise DataError(f"{file}: {field} ends in {rows[3]}, must end in [0, 0, 0, 1]; correct it")
     return np.array(rows[:3], np.float64)
-
-
-def _roughness(rotation: Float64) -> float:
-    """Return how far a matrix is from a pure rotation."""
-    off = float(np.abs(rotation @ rotation.T - np.eye(3)).max())
-    return off if np.linalg.det(rotation) > 0.0 else max(off, 2.0)
 
 
 def _pose(file: Path, frame: _Frame, undo: tuple[Float64, Float64, float]) -> Float64:
     """Return COLMAP's pose f64[3, 4] in the world before `applied_transform`."""
     c2w = _matrix(file, f"transform_matrix of {frame.file_path!r}", frame.transform_matrix)
-    if _roughness(c2w[:, :3]) > _TOLERANCE:
+    if roughness(c2w[:, :3]) > _TOLERANCE:
         raise DataError(
             f"{file}: transform_matrix of {frame.file_path!r} holds no rotation (camera-to-world, "
             "OpenGL axes, without scale, is expected); correct it"
@@ -209,7 +201,7 @@ def _points(file: Path, raw: _Transforms, undo: tuple[Float64, Float64, float]) 
     xyz, rgb = np.zeros((0, 3)), np.zeros((0, 3), np.uint8)
     if raw.ply_file_path is not None:
         _check_path(file, "ply_file_path", raw.ply_file_path)
-        xyz, rgb = read_ply_points(file.parent / _plain(raw.ply_file_path))
+        xyz, rgb = read_ply_points(file.parent / plain_name(raw.ply_file_path))
     turn, shift, scale = undo
     xyz_m = scale * (xyz @ turn.T) + shift
     if not (np.abs(xyz_m) <= FARTHEST_M).all():

@@ -42,7 +42,7 @@ class Undistortion:
         self.source_size = (int(camera.width), int(camera.height))
         # is_undistorted alone is also true of a fisheye whose further terms are zero.
         self.is_identity = bool(camera.is_perspective_pinhole() and camera.is_undistorted())
-        pinhole = camera if self.is_identity else _pinhole_for(camera)
+        pinhole = camera if self.is_identity else pinhole_for(camera)
         k = pinhole.calibration_matrix()
         self.intrinsics = np.array([k[0, 0], k[1, 1], k[0, 2], k[1, 2]], np.float64)
         if not (np.isfinite(self.intrinsics).all() and (self.intrinsics[:2] > 0).all()):
@@ -108,7 +108,12 @@ class Undistortion:
         return normalised * self.intrinsics[:2] + self.intrinsics[2:]
 
 
-def _pinhole_for(camera: pycolmap.Camera) -> pycolmap.Camera:
+def pinhole_for(camera: pycolmap.Camera) -> pycolmap.Camera:
+    """Return the pinhole camera that a camera's pictures are undistorted to.
+
+    Raises:
+        DataError: there is none, as for a panorama.
+    """
     try:
         return pycolmap.undistort_camera(pycolmap.UndistortCameraOptions(), camera)
     except (ValueError, RuntimeError, IndexError) as error:

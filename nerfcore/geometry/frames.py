@@ -19,6 +19,12 @@ for _constant in (ENU_TO_DRB, RDF_TO_RUB):
     _constant.setflags(write=False)
 
 
+def roughness(rotation: NDArray[np.float64]) -> float:
+    """Return how far a matrix f64[3, 3] is from a rotation: 0 for one, 2 or more if mirrored."""
+    off = float(np.abs(rotation @ rotation.T - np.eye(3)).max())
+    return off if np.linalg.det(rotation) > 0.0 else max(off, 2.0)
+
+
 def camera_centres(cam_from_world: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return camera centres f64[N, 3] of world-to-camera poses f64[N, 3, 4]: C = -R^T t."""
     return -np.einsum("nji,nj->ni", cam_from_world[:, :, :3], cam_from_world[:, :, 3])

@@ -92,6 +92,55 @@ def test_missing_files(tmp_path, name):
         read_model(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["rigs", "frames"])
+def test_half_of_the_new_layout(tmp_path, name):
+    """One of the two files of the new layout alone: the other one is named, not a third."""
+    make_flight(tmp_path, count=4)
+    (tmp_path / "model" / f"{name}.bin").unlink()
+    with pytest.raises(DataError, match=rf"model/{name}\.bin: missing"):
+        read_model(tmp_path)
+
+
+def test_several_models(tmp_path):
+    """COLMAP numbers the parts it could not connect in no order: none of them is taken silently."""
+    make_flight(tmp_path, count=4)
+    shutil.copytree(tmp_path / "model", tmp_path / "sparse" / "0")
+    shutil.move(tmp_path / "model", tmp_path / "sparse" / "1")
+    with pytest.raises(DataError, match=r"sparse: holds 2 models \(0, 1\).*copy the one to use"):
+        read_model(tmp_path)
+    shutil.rmtree(tmp_path / "sparse" / "1")
+    assert len(read_model(tmp_path).names) == 4
+
+
+def rename(folder, old, new):
+    model = pycolmap.Reconstruction(str(folder))
+    image = next(image for image in model.images.values() if image.name == old)
+    image.name = new
+    model.write_binary(str(folder))
+
+
+def test_names_are_compared_as_paths(tmp_path):
+    """`./a` and `a` are one photograph: alone it is found, beside each other they are refused."""
+    make_flight(tmp_path, count=4)
+    rename(tmp_path / "model", "0001.png", ".//0001.png")
+    assert read_model(tmp_path).names[1] == "0001.png"
+    rename(tmp_path / "model", "0002.png", "./0001.png")
+    with pytest.raises(DataError, match=r"'0001\.png' occurs more than once"):
+        read_model(tmp_path)
+
+
+def test_a_panorama(tmp_path):
+    """A camera without a pinhole is named with its image and folder."""
+    make_flight(tmp_path, count=4)
+    text = tmp_path / "model"
+    as_text(text)
+    line = next(x for x in (text / "cameras.txt").read_text().splitlines() if x[0] != "#")
+    number, _, *size = line.split()[:4]
+    (text / "cameras.txt").write_text(" ".join([number, "EQUIRECTANGULAR", *size, *size]) + "\n")
+    with pytest.raises(DataError, match=r"model: image '0000\.png', camera 1: .*cannot be undist"):
+        read_model(tmp_path)
+
+
 def test_no_model(tmp_path):
     """A folder without a model, and a folder that is not there, say what is expected."""
     with pytest.raises(DataError, match="no COLMAP model"):

@@ -24,7 +24,7 @@ def test_refuses_an_existing_output(tmp_path):
     out = tmp_path / "out"
     prepare_dataset(tmp_path, out, PrepareSettings())
     before = (out / "dataset.json").read_bytes()
-    with pytest.raises(DataError, match="exists; add --overwrite"):
+    with pytest.raises(DataError, match="exists; add --resume, --overwrite"):
         prepare_dataset(tmp_path, out, PrepareSettings(val_split=0.3))
     assert (out / "dataset.json").read_bytes() == before
     dataset = prepare_dataset(tmp_path, out, PrepareSettings(val_split=0.3, overwrite=True))

@@ -221,6 +221,7 @@ def first_pose(row, column, value):
         (first_pose(0, 3, float("nan")), r"frames\.0\.transform_matrix\.0\.3.*0003\.png"),
         (first_pose(0, 0, 9.0), r"'\./images/0003\.png' holds no rotation"),
         (set_first("transform_matrix", [[1.0]]), r"must be 3 x 4 or 4 x 4"),
+        (first_pose(3, 2, 1.0), r"0003\.png' ends in \[0\.0, 0\.0, 1\.0, 1\.0\]"),
         (lambda c: c.pop("fl_x") and c.pop("fl_y"), r"fl_x is missing"),
         (lambda c: c.update(fl_x=-3.0), r"fl_x: Input should be greater than 0"),
         (lambda c: c.update(w=1e300), r"0000\.png.*: width of 1e\+300 px is outside 1\.\.65500"),

@@ -25,7 +25,7 @@ def tiles(survey: Survey) -> str:
          f"ground seen by {figures.cameras_a_cell:.0f} cameras (median)"),
         ("Height", f"{figures.height_m:.0f} m", "cameras above the ground (median)"),
         ("Sparse points", f"{figures.points:,}", "none" if figures.error_px is None
-         else f"reprojection error {figures.error_px:.2f} px"),
+         else f"reprojection error {figures.error_px:.2f} px (median)"),
     ]  # fmt: skip
     cells = "".join(_tile(term, escape(value), escape(more)) for term, value, more in entries)
     return f'<dl class="figures">{cells}{_place_tile(survey)}{_expert_tile(survey)}</dl>'
