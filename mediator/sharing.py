@@ -22,7 +22,8 @@ What is promised, several mediators in one consumer group, each with a log root 
 - A broker that lost its log (an embedded one that was killed) gets the jobs' states told again, and
   nobody takes new jobs before all mediators known within the last hour have done so or were silent
   for a lease (`retelling`). Messages that no mediator had read are lost with it: their sender must
-  publish them again.
+  publish them again. Who had met nobody before cannot know whose jobs such a broker has forgotten:
+  a copy published again may then run twice.
 - A job that builds on a job of another mediator runs here where that one's checkpoints can be read,
   else its message is left to the mediator that has them (`placement`).
 - The event topic says nothing of a job before its claim has held.

@@ -39,6 +39,7 @@ from kafka_utils.settings import KafkaSettings
 
 SLOTS, WAVES = 2, 4
 LEASE_S, MACHINES_LEASE_S = 60.0, 10.0
+MEET_S = 120.0
 RARE_DEEDS = ("broker", "broker stop", "mediator stop")
 DEEDS = ("runner",) * 6 + ("mediator",) * 4 + RARE_DEEDS
 WINDOW = 400
@@ -238,6 +239,22 @@ class Post:
             client.end()
 
 
+def await_acquaintance(world: World) -> None:
+    """Let the mediators meet: who has met nobody cannot know what a broker's lost log held.
+
+    Raises:
+        TimeoutError: they did not within `MEET_S`.
+    """
+    until = time.monotonic() + MEET_S
+    while time.monotonic() < until:
+        world.keep()
+        logs = [m.log.read_text() if m.log.exists() else "" for m in world.mediators]
+        if all("jobs are shared with it" in log for log in logs):
+            return
+        time.sleep(0.05)
+    raise TimeoutError(f"the mediators did not meet within {MEET_S:g} s; see {world.folder}")
+
+
 def run(
     world: World, mail: list[Mail], seconds: float, collector: Collector, *, machines: bool
 ) -> Post:
@@ -316,6 +333,7 @@ def chaos(
     collector = Collector(settings)
     began = time.monotonic()
     try:
+        await_acquaintance(world)
         post = run(world, mail, seconds, collector, machines=machines)
         for actor in (world.broker, *world.mediators):
             actor.signal(signal.SIGCONT)

@@ -31,12 +31,12 @@ def free_port() -> int:
 
 
 class Actor:
-    """A process that is started again after each end, its output in a file."""
+    """A process that is started again after each end, its output in a file, `log`."""
 
     def __init__(self, name: str, command: list[str], log: Path) -> None:
         self.name = name
         self._command = command
-        self._log = log
+        self.log = log
         self.process: subprocess.Popen[bytes] | None = None
         self.due: float | None = None
 
@@ -45,7 +45,7 @@ class Actor:
         self.due = None
         if self.process is not None and self.process.poll() is None:
             return
-        with self._log.open("ab") as log:
+        with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 self._command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True
             )
