@@ -3,7 +3,9 @@
 `update_camera` returns at once; one worker thread renders each accepted pose as a series of ever
 larger pictures (rungs). The first rung is sized so that it fits the frame budget at the measured
 speed, so a moving camera always gets pictures; later rungs are abandoned between chunks of rays as
-soon as a newer pose is asked for.
+soon as a newer pose is asked for. The speed is learned from rays that meet something, because
+sky is cheap and the next view may hold none; a first rung that takes far longer than it should is
+begun again smaller.
 
 No way back: once a picture of update k is ready, read or not, nothing of an earlier update is ever
 given out; within an update pictures only get finer. All state lies behind one lock, and pictures
@@ -13,6 +15,7 @@ enter it in one place that compares (update, rung) with what was ready before.
 import logging
 import math
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -34,6 +37,8 @@ NARROWEST_PX: Final = 32
 GROWTH: Final = 3
 LEAST_GROWTH: Final = 1.5
 FIRST_GUESS_RAYS_PER_S: Final = 30_000.0
+MOST_BUDGETS: Final = 3.0  # of a first rung, before it is begun again smaller
+RETREAT: Final = 10.0  # by which the speed is then taken for lower
 
 _log = logging.getLogger(__name__)
 
@@ -54,6 +59,7 @@ class Picture:
         rendered: colour, depth and opacity.
         busy_s: time the render held the model, s.
         other: the same view before adaptation, where that is compared.
+        tag: what the update was asked with.
     """
 
     update: int
@@ -63,6 +69,7 @@ class Picture:
     rendered: Rendered
     busy_s: float
     other: Rendered | None = None
+    tag: object = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +77,7 @@ class _Request:
     number: int
     camera: Camera
     budget_s: float
+    tag: object
 
 
 def same_view(a: Camera, b: Camera) -> bool:
@@ -98,6 +106,43 @@ def ladder(camera: Camera, first_rays: float) -> tuple[Camera, ...]:
         following = round(widths[-1] / GROWTH)
         widths.append(following if following >= LEAST_GROWTH * first else first)
     return (*(camera.scaled_to(width) for width in reversed(widths[1:])), camera)
+
+
+def learned_speed(rays_per_s: float, shot: TimedRender) -> float:
+    """Return what a render teaches about the speed of views full of surfaces, rays a second.
+
+    A ray that meets nothing is cheap. So the speed lies between that of the rays that met something
+    (as if the others had cost nothing) and that of all rays; an estimate outside goes half way.
+
+    Args:
+        rays_per_s: estimated so far.
+        shot: the render and its time.
+    """
+    if shot.busy_s <= 0:
+        return rays_per_s
+    opacity = shot.rendered.opacity
+    met = float(np.clip(np.nan_to_num(opacity), 0.0, 1.0).sum())
+    bounded = min(max(rays_per_s, met / shot.busy_s), opacity.size / shot.busy_s)
+    return 0.5 * rays_per_s + 0.5 * bounded
+
+
+class _Patience:
+    """Gives a first rung up at the queue's end, or once it has used its time.
+
+    The time counts from the first question, which comes when the render has its turn.
+    """
+
+    def __init__(self, limit_s: float, is_closed: Callable[[], bool]) -> None:
+        self._limit_s = limit_s
+        self._is_closed = is_closed
+        self._began: float | None = None
+        self.is_over = False
+
+    def __call__(self) -> bool:
+        now = time.monotonic()
+        self._began = now if self._began is None else self._began
+        self.is_over = now - self._began > self._limit_s
+        return self.is_over or self._is_closed()
 
 
 class RenderQueue:
@@ -134,8 +179,12 @@ class RenderQueue:
         self._worker = threading.Thread(target=self._work, name=name, daemon=True)
         self._worker.start()
 
-    def update_camera(self, camera: Camera) -> int:
-        """Ask for a view; the same view again is ignored, unless its render failed.
+    def update_camera(self, camera: Camera, tag: object = None) -> int:
+        """Ask for a view; the same view and tag again are ignored, unless the render failed.
+
+        Args:
+            camera: the view at full size.
+            tag: given back with every picture of this view, refreshed ones too.
 
         Returns:
             The number of the update that shows this view.
@@ -145,9 +194,10 @@ class RenderQueue:
         """
         with self._changed:
             current = self._request
-            if current is not None and not self._is_failed and same_view(current.camera, camera):
-                return current.number
-            return self._ask(camera, MOVING_BUDGET_S)
+            if current is not None and not self._is_failed and current.tag == tag:
+                if same_view(current.camera, camera):
+                    return current.number
+            return self._ask(camera, MOVING_BUDGET_S, tag)
 
     def refresh(self, *, after_this: bool = False) -> int | None:
         """Render the newest view again because the scene changed.
@@ -165,7 +215,7 @@ class RenderQueue:
             if after_this and self._has_work():
                 self._is_refresh_due = True
                 return None
-            return self._ask(self._request.camera, FOLLOWING_BUDGET_S)
+            return self._ask(self._request.camera, FOLLOWING_BUDGET_S, self._request.tag)
 
     def get_picture(self) -> Picture | None:
         """Return the newest picture not yet returned, or None.
@@ -206,11 +256,11 @@ class RenderQueue:
         self._worker.join(timeout_s)
         return not self._worker.is_alive()
 
-    def _ask(self, camera: Camera, budget_s: float) -> int:
+    def _ask(self, camera: Camera, budget_s: float, tag: object) -> int:
         if self._is_closed:
             raise RuntimeError("the render queue is closed")
         number = 1 if self._request is None else self._request.number + 1
-        self._request = _Request(number, camera, budget_s)
+        self._request = _Request(number, camera, budget_s, tag)
         self._is_failed = False
         self._is_refresh_due = False
         self._changed.notify_all()
@@ -226,7 +276,7 @@ class RenderQueue:
             with self._changed:
                 self._is_busy = False
                 if self._is_refresh_due and not self._has_work() and not self._is_closed:
-                    self._ask(request.camera, FOLLOWING_BUDGET_S)
+                    self._ask(request.camera, FOLLOWING_BUDGET_S, request.tag)
                 self._changed.notify_all()
 
     def _next_request(self) -> _Request | None:
@@ -239,41 +289,50 @@ class RenderQueue:
             return self._request
 
     def _render_series(self, request: _Request) -> None:
-        cameras = ladder(request.camera, self._rays_per_s * request.budget_s)
-        for rung, camera in enumerate(cameras):
-            try:
-                shot = self._render(camera, self._abandon_rule(request.number, rung))
-            except Exception as error:  # noqa: BLE001 - the caller gets it, whatever it is
-                self._fail(request.number, error)
-                return
-            if shot is None:
-                return
-            is_final = rung == len(cameras) - 1
-            self._learn_speed(camera, shot.busy_s)
-            self._deliver(
-                Picture(
-                    request.number, rung, is_final, camera, shot.rendered, shot.busy_s, shot.other
-                )
-            )
+        while self._climb(request):
+            self._rays_per_s /= RETREAT
             if self._is_superseded(request.number):
                 return
 
-    def _abandon_rule(self, number: int, rung: int) -> Callable[[], bool]:
+    def _climb(self, request: _Request) -> bool:
+        """Render the rungs in turn; True when the first one took too long and was given up."""
+        cameras = ladder(request.camera, self._rays_per_s * request.budget_s)
+        for rung, camera in enumerate(cameras):
+            patience = self._patience_with(camera, request)
+            is_abandoned = patience if rung == 0 else self._abandon_rule(request.number)
+            try:
+                shot = self._render(camera, is_abandoned)
+            except Exception as error:  # noqa: BLE001 - the caller gets it, whatever it is
+                self._fail(request.number, error)
+                return False
+            if shot is None:
+                return rung == 0 and patience.is_over and not self._is_closed
+            is_final = rung == len(cameras) - 1
+            self._rays_per_s = learned_speed(self._rays_per_s, shot)
+            self._deliver(
+                Picture(
+                    request.number, rung, is_final, camera,
+                    shot.rendered, shot.busy_s, shot.other, request.tag,
+                )
+            )  # fmt: skip
+            if self._is_superseded(request.number):
+                return False
+        return False
+
+    def _patience_with(self, camera: Camera, request: _Request) -> "_Patience":
         # The first rung is finished even when a newer pose waits: under a steady stream of poses
         # no picture would ever be ready otherwise.
-        if rung == 0:
-            return lambda: self._is_closed
+        is_smallest = ladder(request.camera, 1.0)[0].width_px >= camera.width_px
+        limit_s = math.inf if is_smallest else MOST_BUDGETS * request.budget_s
+        return _Patience(limit_s, lambda: self._is_closed)
+
+    def _abandon_rule(self, number: int) -> Callable[[], bool]:
         return lambda: self._is_superseded(number)
 
     def _is_superseded(self, number: int) -> bool:
         with self._changed:
             newest = self._request
             return self._is_closed or newest is None or newest.number > number
-
-    def _learn_speed(self, camera: Camera, busy_s: float) -> None:
-        if busy_s > 0:
-            measured = camera.width_px * camera.height_px / busy_s
-            self._rays_per_s = 0.5 * self._rays_per_s + 0.5 * measured
 
     def _deliver(self, picture: Picture) -> None:
         mark = (picture.update, picture.rung)

@@ -42,7 +42,6 @@ from nerfcore.viewer.site import Site
 PROTOCOL: Final = 1
 MOST_VISITORS: Final = 16
 JPEG_QUALITY: Final = 90
-HELD_IDS: Final = 256
 SHOWS: Final = (Show.RGB, Show.DEPTH, Show.OPACITY)
 
 _log = logging.getLogger(__name__)
@@ -144,13 +143,12 @@ class RemoteDesk:
 
 
 class _Visitor:
-    """One program: its queue, and what it asked for."""
+    """One program and its queue, where every view carries the request that asked for it."""
 
     def __init__(self, scene: SharedScene, site: Site) -> None:
         self._site = site
         self._loop = asyncio.get_running_loop()
         self._has_news = asyncio.Event()
-        self._asked: dict[int, _Request] = {}
         self.queue = RenderQueue(scene.render, on_news=self._take_note, name="remote-view")
 
     async def receive(self, connection: ServerConnection, message: str | bytes) -> None:
@@ -161,13 +159,7 @@ class _Visitor:
         except (ValidationError, BadViewError) as error:
             await connection.send(_error(_line_of(error)))
             return
-        number = self.queue.update_camera(camera)
-        before = self._asked.get(number)
-        if before is not None:  # the same camera, shown in another way
-            number = self.queue.refresh() or number
-        self._asked[number] = request
-        while len(self._asked) > HELD_IDS:
-            self._asked.pop(next(iter(self._asked)))
+        self.queue.update_camera(camera, request)
 
     async def send_news(self, connection: ServerConnection) -> None:
         """Send pictures and errors as they come; what is overtaken while sending is left out."""
@@ -189,9 +181,9 @@ class _Visitor:
             self._loop.call_soon_threadsafe(self._has_news.set)
 
     def _packed(self, picture: Picture) -> tuple[str, bytes]:
-        request = self._asked.get(picture.update)
-        if request is None:  # a refresh of the newest view under a new number
-            request = self._asked[max(self._asked)]
+        request = picture.tag
+        if not isinstance(request, _Request):
+            raise TypeError(f"update {picture.update} was not asked for with a request")
         pixels = _painted(picture, request.show, self._site.depth_max_m)
         is_png = request.format == "png"
         suffix, options = (".png", []) if is_png else (".jpg", [cv2.IMWRITE_JPEG_QUALITY, 90])

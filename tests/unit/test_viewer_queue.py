@@ -245,6 +245,56 @@ class TestQueue:
         widths = [p.camera.width_px for p in firsts if p.rung == 0]
         assert widths[0] < 640 and widths[-1] == 640
 
+    def test_a_look_at_the_sky_teaches_nothing_about_the_ground(self, make_queue):
+        """Given sky a hundred times cheaper, the first rung of the ground is as it was before."""
+        speed, firsts = 40_000.0, []
+
+        def render(camera, cancelled):
+            is_sky = camera.c2w[0, 3] < 0.0
+            cost = camera.width_px * camera.height_px / speed
+            shot = picture_of(camera, busy_s=cost / 100 if is_sky else cost)
+            shot.rendered.opacity[:] = 0.0 if is_sky else 1.0
+            return shot
+
+        queue = make_queue(render, on_news=lambda: firsts.append(queue.get_picture()))
+        for place in [*range(1, 6), *range(-9, 0), 7]:
+            queue.update_camera(camera_at(float(place), 640, 480))
+            assert queue.wait_until_still(DEADLINE_S)
+        widths = [p.camera.width_px for p in firsts if p.rung == 0]
+        assert widths[-1] <= 1.5 * widths[4], widths
+
+    def test_a_first_rung_that_takes_too_long_begins_again_smaller(self, make_queue):
+        """Given a speed taken for far too high, a small picture comes before the large one."""
+        started, seen = [], []
+
+        def render(camera, cancelled):
+            started.append(camera.width_px)
+            while camera.width_px > 200:
+                if cancelled():
+                    return None
+                if len(seen) > 0:
+                    break
+                time.sleep(0.005)
+            return picture_of(camera, busy_s=0.05)
+
+        queue = make_queue(render, on_news=lambda: seen.append(queue.get_picture()))
+        queue._rays_per_s = 1e8
+        queue.update_camera(camera_at(1.0, 640, 480))
+        assert queue.wait_until_still(DEADLINE_S)
+        assert started[0] == 640 and seen[0].camera.width_px <= 200
+        assert [p.rung for p in seen] == list(range(len(seen))) and seen[-1].is_final
+        assert {p.update for p in seen} == {1}
+
+    def test_a_refresh_gives_back_what_the_view_was_asked_with(self, make_queue):
+        queue = make_queue(lambda camera, cancelled: picture_of(camera))
+        for tag, number in (("first", 1), ("second", 3)):
+            assert queue.update_camera(camera_at(1.0), tag) == number
+            assert queue.update_camera(camera_at(1.0), tag) == number
+            assert queue.refresh() == number + 1
+            assert queue.wait_until_still(DEADLINE_S)
+            picture = queue.get_picture()
+            assert picture is not None and picture.tag == tag
+
     def test_closing_abandons_even_a_first_rung(self, make_queue):
         render = GatedRender(chunks=1000)
         queue = make_queue(render)
