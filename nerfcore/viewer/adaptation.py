@@ -2,7 +2,8 @@
 
 Every step takes its turn with the renders. A step that raises, or whose loss is not finite, ends
 the adaptation: the model is put back to what it was before the run's adapter was made within the
-same turn, so no picture shows the broken state, and the reason goes to the page.
+same turn, so no picture shows the broken state, and the reason goes to the page. So does a run that
+diverges with finite losses, once its steps show it (`nerfcore.viewer.divergence`).
 """
 
 import logging
@@ -15,11 +16,14 @@ from enum import StrEnum
 from typing import Final
 
 from nerfcore.errors import NerfcoreError
+from nerfcore.viewer.divergence import divergence_of
 from nerfcore.viewer.protocols import AdaptChoice, AdapterLike, AdaptingLike, StepResultLike
 from nerfcore.viewer.reasons import reason_of
 from nerfcore.viewer.sharing import Turns
 
 HELD_STEPS: Final = 4000
+BACK: Final = "the model is back as it was before"
+MEND: Final = "lower the rates (Adapt, Images and rates) and start again"
 
 _log = logging.getLogger(__name__)
 
@@ -240,16 +244,23 @@ class Adaptation:
                     return None
             try:
                 result = adapter.step()
-                if math.isfinite(result.loss):
+                reason = self._divergence_at(result)
+                if reason is None:
                     return result
-                reason = f"it diverged (loss {result.loss} at step {result.step})"
             except Exception as error:
                 self._give_up(adapter)
-                raise AdaptationFailedError(
-                    f"{reason_of(error)}; the model is back as it was before"
-                ) from error
+                raise AdaptationFailedError(f"{reason_of(error)}; {BACK}") from error
             self._give_up(adapter)
-        raise AdaptationFailedError(f"{reason}; the model is back as it was before")
+        raise AdaptationFailedError(f"it diverged ({reason}); {BACK}; {MEND}")
+
+    def _divergence_at(self, result: StepResultLike) -> str | None:
+        """Say how a step shows that its adapter's steps diverge; None where it does not."""
+        if not math.isfinite(result.loss):
+            return f"loss {result.loss} at step {result.step}"
+        with self._changed:
+            since = self._steps_before
+            psnrs = [record.psnr for record in self._records if record.step > since]
+        return divergence_of([*psnrs, result.psnr])
 
     def _give_up(self, adapter: AdapterLike) -> None:
         adapter.reset()

@@ -1,4 +1,4 @@
-"""Other programs' views while the model changes: what arrives is of the view it is labelled with."""
+"""Other programs' views while the model changes: each picture is of the view it names."""
 
 import asyncio
 import contextlib
@@ -114,6 +114,7 @@ def test_the_same_camera_in_another_way_after_the_model_changed(desk):
     with RemoteView(desk.url) as view:
         view.update_camera(place, **{**GROUND, "show": "RGB"}, **SIZE)
         colours = view.wait_for_final(DEADLINE_S)
+        assert view.get_picture() is colours, "read, so that the next is of the change"
         desk.desk.follow_scene()
         refreshed, deadline = None, time.monotonic() + DEADLINE_S
         while refreshed is None or not refreshed.is_final:

@@ -5,9 +5,11 @@ import threading
 import time
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 
 from nerfcore.viewer.adaptation import Adaptation, AdaptState, AdaptStatus
+from nerfcore.viewer.divergence import WINDOW_STEPS, divergence_of
 from nerfcore.viewer.panels.adapt_panel import describe_status
 from nerfcore.viewer.protocols import AdaptChoice
 from nerfcore.viewer.sharing import Turns
@@ -170,6 +172,50 @@ def test_a_broken_step_is_said_and_the_model_is_as_before(make_adaptation, how, 
 
     assert re.search(reason, problem), problem
     assert "ended:" in describe_status(adaptation.status)
+
+
+def test_a_run_whose_psnr_falls_is_put_back_and_the_mend_is_said():
+    """Given finite losses of ever worse pictures, the run ends by itself with the model back."""
+
+    class Worsening(Counter):
+        def step(self):
+            self.value += 1
+            return Step(self.value, 0.1, 21.3 if self.value < 12 else 10.5)
+
+    model = Worsening()
+    adaptation = Adaptation(Adapting(lambda: model), Turns(), lambda _: None)
+    adaptation.start(CHOICE, max_steps=500)
+    until(is_idle(adaptation))
+    problem = adaptation.status.problem
+    assert problem is not None and "it diverged (PSNR fell from 21.3 to" in problem
+    assert "the model is back" in problem and "lower the rates" in problem
+    assert model.value == 0 and adaptation.status.steps == 0
+    assert adaptation.close(DEADLINE_S)
+
+
+class TestDivergence:
+    NOISE = np.random.default_rng(0).normal(0.0, 1.0, 400)
+
+    @pytest.mark.parametrize("spread_db", [0.0, 0.5, 2.0])
+    def test_a_run_that_improves_or_stays_is_left_alone(self, spread_db):
+        for rise_db in (0.0, 0.02):
+            psnrs = list(20.0 + rise_db * np.arange(400) + spread_db * self.NOISE)
+            assert not any(divergence_of(psnrs[:n]) for n in range(1, 401))
+
+    @pytest.mark.parametrize("good_steps", [1, 2, 9, 100])
+    @pytest.mark.parametrize("spread_db", [0.0, 0.5])
+    def test_a_fall_is_found_soon_whenever_it_begins(self, good_steps, spread_db):
+        levels = np.where(np.arange(400) < good_steps, 21.3, 10.5) + spread_db * self.NOISE
+        found = [n for n in range(1, 401) if divergence_of(list(levels[:n]))]
+        assert found and good_steps < found[0] <= good_steps + 2 * WINDOW_STEPS
+
+    def test_a_slow_fall_is_found_and_a_dip_of_2_db_is_none(self):
+        assert divergence_of(list(21.0 - 0.1 * np.arange(60)))
+        assert divergence_of([21.0] * 20 + [19.0] * 60) is None
+
+    def test_a_loss_of_nothing_is_no_divergence_and_nan_is(self):
+        assert divergence_of([float("inf")] * 20) is None
+        assert "not a number" in str(divergence_of([20.0, float("nan")]))
 
 
 def test_nobody_sees_the_broken_model(make_adaptation):
