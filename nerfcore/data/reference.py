@@ -232,7 +232,7 @@ def _array(
     """Return a tensor, number or tuple of a file as f64 of this shape."""
     found = content.get(name)
     try:
-        if np.iscomplexobj(found):
+        if found is not None and np.iscomplexobj(found):
             raise TypeError("complex")
         values = np.asarray(found, dtype=np.float64)
     except (TypeError, ValueError) as error:
