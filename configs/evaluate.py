@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from configs.common import (
     CHECKPOINT_PATH,
@@ -46,7 +46,9 @@ class EvalJob(
     op: Literal["eval"] = Field(description="the operation")
     checkpoint_path: PathText = Field(description=CHECKPOINT_PATH)
     tto: Annotated[str, Field(max_length=1024)] | int | list[int] = Field(
-        "0,16,64", description=TTO_RULE
+        "0,16,64",
+        description=f"{TTO_RULE}; 0, the model as it was, is always scored first: what was gained "
+        "and forgotten is counted from there",
     )
     batch: FolderName | None = Field(
         None, description="batch below <dataset>/continual/; null = the validation split"
@@ -83,10 +85,21 @@ class EvalJob(
         parse_tto(value)
         return value
 
+    @field_validator("save_adapted")
+    @classmethod
+    def _has_what_to_save(cls, value: bool, info: ValidationInfo) -> bool:
+        tto = info.data.get("tto")
+        if value and tto is not None and parse_tto(tto)[-1] == 0:
+            raise ValueError(
+                f"must be false with tto = {tto}: nothing is adapted, so there is nothing to save; "
+                "give tto a number of steps above 0"
+            )
+        return value
+
     @property
     def tto_steps(self) -> tuple[int, ...]:
-        """The steps of `tto`, ascending, each once."""
-        return parse_tto(self.tto)
+        """The steps to score after: 0 and those of `tto`, ascending, each once."""
+        return tuple(sorted({0, *parse_tto(self.tto)}))
 
 
 def parse_tto(value: str | int | list[int]) -> tuple[int, ...]:

@@ -25,7 +25,7 @@ class SettingsError(NerfcoreError):
 
 
 class NonFiniteError(NerfcoreError):
-    """Training or adaptation produced NaN or infinity too often to go on."""
+    """Training or adaptation produced NaN or infinity too often to go on, or diverged."""
 
 
 class PortInUseError(NerfcoreError):

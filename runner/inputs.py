@@ -152,10 +152,14 @@ def _chosen_step(checkpoints: Path, prefix: str) -> Path:
     )
     name = index.get(prefix) if prefix in ("last", "best") else prefix
     chosen = checkpoints / str(name)
-    if name is None or not (chosen / CHECKPOINT_MANIFEST).is_file():
+    if name is None or not chosen.is_dir():
         steps = ", ".join(map(str, index.get("steps", []))) or "none"
         raise CheckpointError(
             f"prefix = {prefix}: not in {checkpoints}; there are: {steps}, and last and best"
+        )
+    if not (chosen / CHECKPOINT_MANIFEST).is_file():
+        raise CheckpointError(
+            f"prefix = {prefix}: {chosen / CHECKPOINT_MANIFEST} is missing; {TRAIN_AGAIN}"
         )
     return chosen
 

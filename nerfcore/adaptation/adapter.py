@@ -5,6 +5,7 @@ as they were. Every step draws its rays from pixel indices; no ray is stored. A 
 gives the ground cells where the new images disagree copies of their experts and trains only those.
 """
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ from nerfcore.adaptation.settings import AdaptSettings
 from nerfcore.adaptation.survey import Survey, survey_new_images
 from nerfcore.data.images import ImageStore
 from nerfcore.data.records import SparsePoints
-from nerfcore.errors import SettingsError
+from nerfcore.errors import NonFiniteError, SettingsError
 from nerfcore.field.parameters import Parameters
 from nerfcore.sampling.ground import GroundGrid
 from nerfcore.sampling.occupancy import admit_points
@@ -28,14 +29,22 @@ from nerfcore.training.learner import Learner, psnr_of
 from nerfcore.training.parts import rates_of_part
 from nerfcore.training.pixels import PixelSampler, RayBatch, joined
 from nerfcore.training.schedule import training_sampling
+from nerfcore.training.validation import batch_mse
 from nerfcore.variants import with_variants
 
 BAND_STEPS = 2.0
+MOST_LOST_DB = 6.0
+"""An adaptation diverged if the rays of its first step then have less PSNR by more than this: four
+times the squared error on what it was to learn."""
+LOWER_RATES = "lower encoding_lr, sigma_lr and color_lr, or check the new images and their poses"
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """One adaptation step: its number (1-based), loss, PSNR in dB of its rays, seconds so far."""
+    """One adaptation step: its number (1-based), loss, PSNR in dB of its rays, seconds so far.
+
+    Loss and PSNR are finite, and of the model before the step.
+    """
 
     step: int
     loss: float
@@ -94,6 +103,7 @@ class Adapter:
         if self._old is not None and self.old_rays:
             self._draw_old = PixelSampler(self._old, rng).draw
         self._gains: NDArray[np.float32] | None = None
+        self._first: tuple[RayBatch, float] | None = None
         self._make_learner()
         self.steps = 0
         self.seconds = 0.0
@@ -137,7 +147,8 @@ class Adapter:
         """Take one step; the first one surveys the new images before, where settings need it.
 
         Raises:
-            NonFiniteError: ten steps in a row had a non-finite loss; the model is as before them.
+            NonFiniteError: the loss or a gradient is not finite; the model is as before the step,
+                `reset` brings back the one before adaptation.
         """
         if self.steps == 0:
             self._prepare()
@@ -145,11 +156,36 @@ class Adapter:
         batch = self._exposed(self._draw_new(self.settings.rays - self.old_rays))
         if self._draw_old is not None:
             batch = joined([batch, self._draw_old(self.old_rays)])
+        if self._first is None:
+            self._first = batch, batch_mse(self.scene, batch)
         mse, _ = self.learner.step(batch, self._rates)
+        if not math.isfinite(mse):
+            raise NonFiniteError(
+                f"adaptation step {self.steps + 1}: loss or gradient is not finite; {LOWER_RATES}"
+            )
         self._scale_step()
         self.steps += 1
         self.seconds += time.monotonic() - began_s
         return StepResult(self.steps, mse, psnr_of(mse), self.seconds)
+
+    def require_progress(self) -> None:
+        """Refuse what the steps so far made of the model, if they diverged.
+
+        The rays of the first step, as the model renders them now, against before that step.
+
+        Raises:
+            NonFiniteError: their PSNR is not finite, or fell by more than `MOST_LOST_DB`.
+        """
+        if self._first is None:
+            return
+        batch, mse = self._first
+        before, after = psnr_of(mse), psnr_of(batch_mse(self.scene, batch))
+        if not after >= before - MOST_LOST_DB:
+            raise NonFiniteError(
+                f"after adaptation step {self.steps}: diverged, the PSNR of the first step's rays "
+                f"went from {before:.2f} to {after:.2f} dB, {MOST_LOST_DB:g} dB less at most is "
+                f"accepted; {LOWER_RATES}"
+            )
 
     def _scale_step(self) -> None:
         """Apply the learned inner rates to what the step moved."""

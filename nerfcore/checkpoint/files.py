@@ -26,6 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from nerfcore import atomic
+from nerfcore.checkpoint.frames import frame_differences
 from nerfcore.checkpoint.variant_files import read_variants, write_variants
 from nerfcore.data.partition import Partition
 from nerfcore.data.records import Dataset, SceneFrame
@@ -374,19 +375,22 @@ def load_optimiser(folder: Path, scene: SceneModel) -> tuple[list[Adam], Adam]:
     return adams[:-1], adams[-1]
 
 
-def require_same_frame(scene: SceneModel, dataset: Dataset, folder: Path) -> None:
-    """Refuse a checkpoint of another place or scale.
+def require_same_frame(folder: Path, dataset: Dataset) -> None:
+    """Refuse a checkpoint of another place or scale; reads its manifest only.
 
     Raises:
-        CheckpointError: the scene's frame differs from the dataset's.
+        CheckpointError: its frame differs from the dataset's, naming what differs; or the manifest
+            does not say.
     """
-    ours, theirs = scene.frame, dataset.frame
-    same_scale = np.isclose(ours.pose_scale_factor_m, theirs.pose_scale_factor_m, rtol=1e-6)
-    same_origin = np.allclose(ours.origin_drb_m, theirs.origin_drb_m, atol=1e-3)
-    if not (same_scale and same_origin and ours.enu_ref == theirs.enu_ref):
+    try:
+        stored = _frame(read_manifest(folder)["frame"])
+    except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
-            f"{folder}: trained in another scene's frame (scale {ours.pose_scale_factor_m:.3f} m, "
-            f"origin {ours.origin_drb_m.round(3).tolist()}) than {dataset.root} (scale "
-            f"{theirs.pose_scale_factor_m:.3f} m, origin {theirs.origin_drb_m.round(3).tolist()}); "
-            "use the checkpoint's own dataset"
+            f"{folder / MANIFEST}: frame: {error!r}; use another checkpoint"
+        ) from error
+    differences = frame_differences(stored, dataset.frame)
+    if differences:
+        raise CheckpointError(
+            f"{folder}: trained in another scene's frame than {dataset.root}'s: "
+            f"{'; '.join(differences)}; use the checkpoint's own dataset"
         )

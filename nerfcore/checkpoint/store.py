@@ -140,7 +140,12 @@ def resolve_checkpoint(path: Path, prefix: str = "last") -> Path:
             f"with {MANIFEST}"
         )
     name = index.get(prefix, prefix)
-    if name is None or not (folder / name / MANIFEST).is_file():
+    if name is None or not (folder / name).is_dir():
         steps = ", ".join(index["steps"]) or "none"
         raise CheckpointError(f'prefix "{prefix}": not in {folder}; there are: {steps}')
+    if not (folder / name / MANIFEST).is_file():
+        raise CheckpointError(
+            f'prefix "{prefix}": {folder / name / MANIFEST} is missing; use another checkpoint '
+            "(prefix) or train again"
+        )
     return folder / name

@@ -70,7 +70,9 @@ class FastWeights:
 
 
 def psnr_of(mse: float) -> float:
-    """PSNR in dB of a mean squared error on values in [0, 1]; at most 100."""
+    """PSNR in dB of a mean squared error on values in [0, 1]; at most 100, NaN if not finite."""
+    if not math.isfinite(mse):
+        return float("nan")
     return min(100.0, -10.0 * math.log10(max(mse, 1e-10)))
 
 

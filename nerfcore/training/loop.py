@@ -216,7 +216,8 @@ class _Run:
         if self.validation is None:
             return
         self.validated_step = step
-        self.psnr = psnr_of(batch_mse(self.scene, self.validation))
+        psnr = psnr_of(batch_mse(self.scene, self.validation))
+        self.psnr = psnr if math.isfinite(psnr) else None  # no score can become the best one
         self.on_progress({"event": "validation", "step": step, "psnr": self.psnr})
 
     def _save(self, step: int) -> Path:

@@ -106,9 +106,9 @@ def continued_scene(
         CheckpointError: damaged, of another architecture or of another place.
         SettingsError: training it does not fit in memory.
     """
+    require_same_frame(start, dataset)
     require_training_memory(settings, read_occupancy_dims(start))
     scene = load_checkpoint(start, settings.device, settings.backend)
-    require_same_frame(scene, dataset, start)
     if scene.settings != settings.model:
         raise CheckpointError(
             f"{start}: architecture {scene.settings} differs from the job's {settings.model}; give "

@@ -58,7 +58,8 @@ def run(context: JobContext[EvalJob]) -> dict[str, Any]:
 
     Raises:
         InterruptedJobError: stopped on request; metrics of what was scored are written.
-        NonFiniteError: adaptation diverged; the original model is kept, metrics up to there too.
+        NonFiniteError: a step of adaptation was not finite, or it diverged (see
+            `Adapter.require_progress`); the original model is kept, metrics up to there too.
         NerfcoreError: see `nerfcore.errors`.
     """
     with ExitStack() as stack:
@@ -182,11 +183,12 @@ class _Evaluation:
             self._stop_if_asked()
             try:
                 result = adapter.step()
+                if result.step == total:
+                    adapter.require_progress()
             except NonFiniteError as error:
                 adapter.reset()
                 raise NonFiniteError(
-                    f"after {adapter.steps} adaptation steps: {error}; the original model "
-                    f"{self._origin()} is kept, no adapted one is saved"
+                    f"{error}; the original model {self._origin()} is kept, no adapted one is saved"
                 ) from error
             self.context.progress.progress(
                 "adapt", result.step, total, loss=result.loss, psnr=result.psnr
@@ -195,6 +197,7 @@ class _Evaluation:
             seconds = round(time.monotonic() - self.began_s, 3)
             self.context.progress.event("adapted", tto=tto, seconds_since_start=seconds)
             self.extra["seconds_to_adapted"] = seconds
+            self.extra["adapt_seconds"] = round(adapter.seconds, 3)
 
     def _score(self, tto: int) -> None:
         for split, store in self.scored:

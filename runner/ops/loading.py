@@ -58,10 +58,10 @@ def load_model(job: EvalJob | ViewJob | VideoJob, inputs: Inputs) -> Loaded:
     partition = load_partition(inputs.partition)
     margin = job_partition(job, partition).boundary_margin
     require_stated_architecture(job, stored, checkpoint)
+    require_same_frame(checkpoint, dataset)
     require_same_partition(checkpoint, partition)
     budget_bytes = experts_budget_bytes(resolve_device(job.device))
     scene = load_checkpoint(checkpoint, job.device, job.backend, budget_bytes=budget_bytes)
-    require_same_frame(scene, dataset, checkpoint)
     if job.boundary_margin is not None:
         scene = replace(scene, partition=replace(scene.partition, boundary_margin=margin))
     step = int(read_manifest(checkpoint)["step"])

@@ -7,6 +7,7 @@ from typing import Any
 
 from configs import JobFolder, TrainJob
 from nerfcore.checkpoint import read_manifest
+from nerfcore.checkpoint.files import require_same_frame
 from nerfcore.data.dataset import load_dataset
 from nerfcore.data.partition import load_partition
 from nerfcore.data.records import Dataset
@@ -41,6 +42,7 @@ def run(context: JobContext[TrainJob]) -> dict[str, Any]:
     partition = job_partition(job, load_partition(context.inputs.partition))
     start, resume = _start(job, context.inputs, folder)
     if start is not None:
+        require_same_frame(start, dataset)
         require_same_partition(start, partition)
     settings = _settings(job, start, resume=resume)
     settings = dataclasses.replace(

@@ -251,7 +251,10 @@ def test_an_eval_job_without_a_batch_takes_validation_images(
     code, output = city.run_here(f"val-{protocol}", **spec)
     assert code == ExitCode.OK, output
     frame = pd.read_csv(city.logs / f"val-{protocol}/metrics.csv")
-    assert list(frame["split"]) == [split] * images
+    assert list(frame["tto"]) == [0] * images + [1] * images
+    assert list(frame["split"]) == [split] * (2 * images)
+    gains = [row["psnr_gain"] for row in city.record(f"val-{protocol}", "result.json")["summary"]]
+    assert gains[0] == 0.0 and gains[1] != 0.0
 
 
 def test_a_view_job_answers_and_ends_by_signal(city: City) -> None:

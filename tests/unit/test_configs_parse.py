@@ -102,10 +102,16 @@ def test_long_values_and_names_are_shortened() -> None:
 
 @pytest.mark.parametrize(
     ("tto", "steps"),
-    [("0,1,16", (0, 1, 16)), (" 64, 1,1 ", (1, 64)), (5, (5,)), (0, (0,)), ("100000", (100_000,))],
+    [
+        ("0,1,16", (0, 1, 16)),
+        (" 64, 1,1 ", (0, 1, 64)),
+        (5, (0, 5)),
+        (0, (0,)),
+        ("100000", (0, 100_000)),
+    ],
 )
 def test_tto_becomes_ascending_steps(tto: str | int, steps: tuple[int, ...]) -> None:
-    """`tto` is a number or a comma list; steps come out ascending, each once."""
+    """`tto` is a number or a comma list; steps come out ascending, each once, 0 before them."""
     job = configs.parse_job({**EVAL, "tto": tto})
     assert isinstance(job, configs.EvalJob)
     assert job.tto_steps == steps
@@ -117,6 +123,14 @@ def test_tto_becomes_ascending_steps(tto: str | int, steps: tuple[int, ...]) -> 
 def test_an_absurd_tto_is_refused(tto: object) -> None:
     """Negative, absurd and unparsable steps are refused by name."""
     assert refusal({**EVAL, "tto": tto}).errors[0].field == "tto"
+
+
+@pytest.mark.parametrize("tto", [0, "0", [0, 0]])
+def test_nothing_adapted_cannot_be_saved(tto: object) -> None:
+    """save_adapted with no step to take is refused by its own name; with one it is not."""
+    error = refusal({**EVAL, "tto": tto, "save_adapted": True}).errors[0]
+    assert error.field == "save_adapted" and "nothing is adapted" in str(error)
+    configs.parse_job({**EVAL, "tto": "0,1", "save_adapted": True})
 
 
 @pytest.mark.parametrize("spec", [TRAIN, EVAL, {**EVAL, "op": "view"}])

@@ -147,6 +147,56 @@ def test_first_order_meta_gradient_is_the_querys_slope_at_the_copy() -> None:
         assert found == pytest.approx(expected, rel=2e-3, abs=2e-6)
 
 
+@pytest.mark.parametrize("learns_rates", [False, True])
+def test_a_fomaml_step_applies_the_querys_gradient_at_the_copy(learns_rates: bool) -> None:
+    """The whole stepper against torch.optim on the support and autograd on the query, in float64.
+
+    Neither the support's gradient nor one at the expert itself would pass.
+    """
+    scene = tiny_scene(table_scale=3e3)
+    layout = scene.architecture.layout
+    assert layout is not None
+    start = {n: v.clone() for n, v in scene.experts[0].items()}
+    learner = Learner(scene, np.random.default_rng(0))
+    learner.jitter = lambda count: np.full(count, 0.5, np.float32)  # type: ignore[method-assign]
+    applied: list[Parameters] = []
+    learner.apply = lambda rates: applied.append(gathered(learner))  # type: ignore[method-assign]
+    settings = TrainSettings(tasks=1, inner_steps=3, inner_lr=0.01)
+    factors = InnerRates(1, layout) if learns_rates else None
+    tasks = Tasks(batch(48, 1), batch(48, 2))
+    FomamlStepper(learner, tasks, settings, factors).step(Rates(), decay=1.0)  # type: ignore[arg-type]
+    rates = settings.rates.scaled(settings.inner_lr / settings.rates.encoding).by_name()
+    wanted = task_gradient(scene, 2, adam_oracle(start, rates))
+    others = [task_gradient(scene, 2, start), task_gradient(scene, 1, adam_oracle(start, rates))]
+    for name, gradient in wanted.items():
+        size = float(gradient.norm())
+        assert float((applied[0][name] - gradient).norm()) < 0.05 * size, name
+        assert all(float((other[name] - gradient).norm()) > 0.1 * size for other in others), name
+
+
+def gathered(learner: Learner) -> Parameters:
+    """The gradient of expert 0 that a learner is about to apply, the table's dense."""
+    layout, splats = learner.scene.architecture.layout, learner.store.table(0)
+    assert layout is not None and splats is not None
+    table = torch.zeros_like(learner.scene.experts[0]["table"])
+    points = torch.from_numpy(np.ascontiguousarray(splats.positions.T))
+    TorchGrid(layout).add_table_gradient(points, torch.from_numpy(splats.d_features.T), table)
+    return {n: v.clone() for n, v in learner.store.of(0).items()} | {"table": table}
+
+
+def task_gradient(scene: SceneModel, seed: int, at: Parameters) -> Parameters:
+    """The gradient of a batch's loss at some parameters of expert 0, by autograd in float64."""
+    layout = scene.architecture.layout
+    assert layout is not None
+    half = np.full(48, 0.5, np.float32)
+    leaves = {n: v.to(DOUBLE).requires_grad_() for n, v in at.items()}
+    sky = {n: v.to(DOUBLE) for n, v in scene.background.items()}
+    with torch.enable_grad():
+        loss = TaskLoss(scene, 0, batch(48, seed), half, TorchGrid(layout), DOUBLE)(leaves, sky)
+        found = torch.autograd.grad(loss, list(leaves.values()))
+    return {n: g.float() for n, g in zip(leaves, found, strict=True)}
+
+
 def test_reptile_moves_a_share_of_the_way_to_the_mean_of_the_copies() -> None:
     """theta + step * mean(phi - theta), phi from Adam steps by torch.optim on the same batches."""
     scene = tiny_scene(table_scale=3e3)

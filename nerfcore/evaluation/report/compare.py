@@ -23,11 +23,13 @@ def compare_report(frames: Mapping[str, Sequence[pd.DataFrame]], title: str) -> 
         title: its heading.
 
     Raises:
-        DataError: two jobs of a label were not scored after the same steps on the same images.
+        DataError: two jobs of a label were not scored after the same steps on the same images, or
+            two labels not on the same images.
     """
     summaries = {label: [summarise(frame) for frame in own] for label, own in frames.items()}
     for label, own in frames.items():
         _require_alike(label, own)
+    _require_same_images(frames)
     body = ""
     for split in SPLITS:
         by_steps = [_curve(label, own, split, "tto") for label, own in summaries.items()]
@@ -63,6 +65,24 @@ def _require_alike(label: str, frames: Sequence[pd.DataFrame]) -> None:
             f"{label}: its jobs were not scored after the same steps on the same images; compare "
             "jobs of equal tto, batch and max_images, or give them labels of their own"
         )
+
+
+def _require_same_images(frames: Mapping[str, Sequence[pd.DataFrame]]) -> None:
+    """Hold every label's images against the first one's; their steps may differ."""
+    scored = {
+        label: set(zip(own[0]["split"], own[0]["image"], strict=True))
+        for label, own in frames.items()
+    }
+    (first, wanted), *others = scored.items()
+    for label, images in others:
+        if images != wanted:
+            split, image = min(images ^ wanted)
+            holder = first if (split, image) in wanted else label
+            raise DataError(
+                f"{first} and {label}: scored on different images ({len(wanted)} and "
+                f"{len(images)}; only {holder} has {split} {image}); compare jobs of equal data, "
+                "batch, protocol and max_images"
+            )
 
 
 def _values(summaries: Sequence[pd.DataFrame], split: str, column: str) -> pd.DataFrame:
