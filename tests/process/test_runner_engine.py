@@ -233,11 +233,25 @@ def test_an_eval_job_scores_a_batch_before_and_after(city: City) -> None:
     result = city.record("scored", "result.json")
     assert len(result["summary"]) == 6
     assert result["summary"][0]["psnr"] > 5.0
+    assert 0.0 < result["adapt_seconds"] < result["seconds_to_adapted"]
     rows = [event["rows"] for event in city.events("scored") if event["event"] == "metrics"]
     assert [len(row) for row in rows] == [3, 3]
     assert (city.logs / "scored/checkpoints/step23/manifest.json").exists()
     code, output = city.run_here("rescored", **{**EVAL, "checkpoint_path": "scored", "tto": 0})
     assert code == ExitCode.OK, output
+
+
+def test_an_adaptation_that_diverges_keeps_the_original(city: City) -> None:
+    """The job fails with the step and both models named; what was scored before stays."""
+    rates = {"encoding_lr": 1.0, "sigma_lr": 1.0, "color_lr": 1.0}
+    extra = {"batch": "batch_0001", "tto": 5, "save_adapted": True, "change_map": False}
+    code, output = city.run_here("wild", **{**EVAL, **rates, **extra})
+    assert code == ExitCode.NON_FINITE, output
+    message = city.record("wild", "failure.json")["message"]
+    assert re.match(r"(after )?adaptation step [1-5]: ", message), message
+    assert "the original model trained:step20 is kept, no adapted one is saved" in message
+    assert set(pd.read_csv(city.logs / "wild/metrics.csv")["tto"]) == {0}
+    assert not (city.logs / "wild/checkpoints").exists()
 
 
 @pytest.mark.parametrize(
