@@ -39,8 +39,9 @@ class EvalJob(
 
     With `protocol: holdout` and a batch: adapt on the batch's adapt split, score its held-out
     split, the adapted images and the old validation images. Without a batch: adapt on the
-    even-numbered validation images, score the odd ones. `fit` adapts on and scores the same images.
-    `half` adapts on the left halves of all new images and scores the right ones.
+    even-numbered validation images, score the odd ones and those adapted to. `fit` adapts on and
+    scores the same images. `half` adapts on the left halves of all new images and scores the right
+    ones.
     """
 
     op: Literal["eval"] = Field(description="the operation")

@@ -53,7 +53,12 @@ class StepResult:
 
 
 class Adapter:
-    """Adapts a scene model to new images."""
+    """Adapts a scene model to new images.
+
+    Attributes:
+        changes_nothing: a local adaptation found no ground cell where the new images disagree, so
+            its steps leave the model as it is; known from the first step on.
+    """
 
     def __init__(
         self,
@@ -78,7 +83,7 @@ class Adapter:
             SettingsError: replay or a local update without old images.
         """
         for field, wanted in (("replay", settings.replay > 0), ("local", settings.local)):
-            if wanted and old is None:
+            if wanted and (old is None or not len(old)):
                 value = getattr(settings, field)
                 raise SettingsError(f"{field} {value}: needs old images, the dataset has none")
         self.scene = scene
@@ -104,6 +109,7 @@ class Adapter:
             self._draw_old = PixelSampler(self._old, rng).draw
         self._gains: NDArray[np.float32] | None = None
         self._first: tuple[RayBatch, float] | None = None
+        self.changes_nothing = False
         self._make_learner()
         self.steps = 0
         self.seconds = 0.0
@@ -245,6 +251,7 @@ class Adapter:
         self._make_learner()
         self.learner.only, self.learner.observes = frozenset(fresh), False
         self._admit((grid, cells))
+        self.changes_nothing = not fresh
         if not fresh:
             return
         aabb = scene.partition.aabb

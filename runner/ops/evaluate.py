@@ -198,6 +198,17 @@ class _Evaluation:
             self.context.progress.event("adapted", tto=tto, seconds_since_start=seconds)
             self.extra["seconds_to_adapted"] = seconds
             self.extra["adapt_seconds"] = round(adapter.seconds, 3)
+            if adapter.changes_nothing:
+                self._say_unchanged()
+
+    def _say_unchanged(self) -> None:
+        if "unchanged" not in self.extra:
+            note = (
+                "local: the new images disagree with the model nowhere, so adaptation left it as "
+                "it was; set local to false to adapt all of it"
+            )
+            self.extra["unchanged"] = note
+            _log.warning("%s", note)
 
     def _score(self, tto: int) -> None:
         for split, store in self.scored:

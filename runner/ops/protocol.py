@@ -2,8 +2,9 @@
 
 - holdout with a batch: adapt on the batch's adapt split; score its held-out split (`new_heldout`),
   the adapted images (`adapted`) and the validation images (`old_val`).
-- holdout without a batch: adapt on the even-numbered validation images, score the odd ones; with
-  nothing to adapt (tto 0 alone) score every validation image (`old_val`).
+- holdout without a batch: adapt on the even-numbered validation images; score the odd ones
+  (`new_heldout`) and the even ones (`adapted`); with nothing to adapt (tto 0 alone) score every
+  validation image (`old_val`).
 - fit: adapt on and score the same images: the whole batch, or every validation image.
 - half: adapt on the left halves of those images; score the right halves (`new_heldout`), the left
   ones (`adapted`) and, with a batch, the validation images (`old_val`).
@@ -95,7 +96,7 @@ def _validation_plan(job: EvalJob, dataset: Dataset) -> Plan:
     if job.tto_steps[-1] == 0:
         return Plan((), None, (("old_val", (val,)),))
     even, odd = val.subset(range(0, len(val), 2)), val.subset(range(1, len(val), 2))
-    return Plan((even,), None, (("new_heldout", (odd,)),))
+    return Plan((even,), None, (("new_heldout", (odd,)), ("adapted", (even,))))
 
 
 def _filled(sets: tuple[ImageSet, ...]) -> tuple[ImageSet, ...]:

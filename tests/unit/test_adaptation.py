@@ -166,6 +166,25 @@ def test_a_local_adaptation_changes_what_disagrees_and_nothing_else(
         np.testing.assert_array_equal(rendered.rgb, was.rgb)
 
 
+def test_a_local_adaptation_to_what_is_known_says_that_it_changes_nothing(
+    stores: tuple[SceneModel, ImageStore, ImageStore],
+) -> None:
+    """The old photographs again: no cell disagrees, and no byte of the experts changes."""
+    scene, old, new = stores
+    before = [value.clone() for own in scene.experts for value in own.values()]
+    adapter = Adapter(scene, old, AdaptSettings(rays=256, rates=FAST, local=True), old=old)
+    for _ in range(3):
+        adapter.step()
+    assert adapter.changes_nothing
+    after = [value for own in scene.experts for value in own.values()]
+    for value, was in zip(after, before, strict=True):
+        assert torch.equal(value, was)
+    adapter.reset()
+    other = Adapter(scene, new, AdaptSettings(rays=256, rates=FAST, local=True), old=old)
+    other.step()
+    assert not other.changes_nothing
+
+
 def test_replay_never_holds_on_to_what_changed(
     stores: tuple[SceneModel, ImageStore, ImageStore],
 ) -> None:
