@@ -29,7 +29,9 @@ def main() -> int:
     parser.add_argument("--url", default="ws://localhost:7070", help="of the viewer")
     parser.add_argument("--token", help="the job's viewer_token, if it has one")
     parser.add_argument("--views", type=int, default=8, help="pictures on the circle")
-    parser.add_argument("--size", default="640x480", help="of a picture, px")
+    parser.add_argument(
+        "--size", type=size_of, default=(640, 480), help="of a picture, px; 640x480 if not given"
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder for the pictures")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
@@ -42,7 +44,15 @@ def main() -> int:
     return 0
 
 
-def circle(view: RemoteView, count: int, size: str, folder: Path) -> None:
+def size_of(text: str) -> tuple[int, int]:
+    """Return width and height, px, of a text such as 640x480."""
+    sides = text.split("x")
+    if len(sides) != 2 or not all(side.isdecimal() and int(side) > 0 for side in sides):
+        raise argparse.ArgumentTypeError(f"{text!r}: must be width x height, such as 640x480")
+    return int(sides[0]), int(sides[1])
+
+
+def circle(view: RemoteView, count: int, size: tuple[int, int], folder: Path) -> None:
     """Look at the start view's target from all sides.
 
     Args:
@@ -56,7 +66,6 @@ def circle(view: RemoteView, count: int, size: str, folder: Path) -> None:
     reach = (up - ground_m) / math.tan(math.radians(-PITCH_DEG))
     heading = math.radians(start["heading_deg"])
     middle = east + reach * math.sin(heading), north + reach * math.cos(heading)
-    width, height = (int(part) for part in size.split("x"))
     for index in range(count):
         turn = 2.0 * math.pi * index / count
         spot = middle[0] - reach * math.sin(turn), middle[1] - reach * math.cos(turn), up
@@ -65,8 +74,8 @@ def circle(view: RemoteView, count: int, size: str, folder: Path) -> None:
             spot,
             heading_deg=math.degrees(turn),
             pitch_deg=PITCH_DEG,
-            width_px=width,
-            height_px=height,
+            width_px=size[0],
+            height_px=size[1],
         )
         picture = view.wait_for_final()
         path = folder / f"view_{index:02d}.png"

@@ -6,6 +6,7 @@ H.264 encoders are left out for their licences). Pictures are sRGB.
 
 import contextlib
 import os
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final
@@ -20,6 +21,7 @@ from nerfcore.errors import SettingsError
 FOURCC: Final = "vp09"
 SMALLEST_SIDE_PX: Final = 16
 LARGEST_SIDE_PX: Final = 4096
+MOST_BYTES_PER_PIXEL: Final = 0.25  # roughly; most films need far less
 
 
 class FilmError(OSError):
@@ -37,6 +39,27 @@ def check_size(width_px: int, height_px: int) -> None:
             raise SettingsError(
                 f"{name} {side}: must be even, {SMALLEST_SIDE_PX} to {LARGEST_SIDE_PX}"
             )
+
+
+def check_room(folder: Path, count: int, size_px: tuple[int, int]) -> None:
+    """Check, before anything is rendered, that the disk has room for a film (a rough bound).
+
+    Args:
+        folder: the film goes to it or below.
+        count: pictures.
+        size_px: width and height.
+
+    Raises:
+        FilmError: it has not.
+    """
+    wanted = count * size_px[0] * size_px[1] * MOST_BYTES_PER_PIXEL
+    free = shutil.disk_usage(folder).free
+    if free < wanted:
+        raise FilmError(
+            f"{folder}: {free / 1e6:.0f} MB are free, {count} pictures of "
+            f"{size_px[0]} x {size_px[1]} px may need {wanted / 1e6:.0f} MB; free some room, or "
+            "choose a smaller size or fewer pictures"
+        )
 
 
 @contextlib.contextmanager

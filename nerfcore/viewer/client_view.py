@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from nerfcore.geometry.camera import Camera, Rendered
 from nerfcore.viewer.change import ChangeMap
 from nerfcore.viewer.colours import Show
-from nerfcore.viewer.hints import hint_of
+from nerfcore.viewer.hints import hidden_hint, hint_of, is_empty, limits_of
 from nerfcore.viewer.look import Compare, Look
 from nerfcore.viewer.painting import Painter
 from nerfcore.viewer.picking import find_point, patch_camera
@@ -42,6 +42,7 @@ from nerfcore.viewer.site import Site
 REPEAT_MESSAGE_S: Final = 5.0
 MESSAGE_SHOWN_S: Final = 10.0
 FOLLOW_EVERY_S: Final = 3.0
+PROBE_PX: Final = 48
 ROUGH_JPEG_QUALITY: Final = 80
 FINAL_JPEG_QUALITY: Final = 92
 
@@ -77,6 +78,7 @@ class ClientView:
         self._picture_lock = threading.Lock()
         self._message_lock = threading.Lock()
         self._look = Look()
+        self._look_number = self._sent_look_number = 0
         self._camera: Camera | None = None
         self._shown: Picture | None = None
         self._said: dict[str, float] = {}
@@ -123,14 +125,18 @@ class ClientView:
         if self._queue.refresh(after_this=not is_overdue) is not None:
             self._followed_at = now
 
-    def change_look(self, **changes: Any) -> None:
+    def change_look(self, read: Callable[[], dict[str, Any]] | None = None, **changes: Any) -> None:
         """Change what is shown, of the picture at hand and of later ones.
 
         Args:
-            changes: fields of `Look`.
+            read: returns fields of `Look`. It is called when this change has its turn, so that of
+                changes on several threads the last one has the newest settings of the controls.
+            changes: more such fields.
         """
         with self._picture_lock:
-            before, self._look = self._look, replace(self._look, **changes)
+            fields = {**({} if read is None else read()), **changes}
+            before, self._look = self._look, replace(self._look, **fields)
+            self._look_number += 1
             shown = self._shown
         if before.needs_render(self._look):
             self._queue.refresh()
@@ -333,18 +339,30 @@ class ClientView:
             self._give_hint(picture)
 
     def _give_hint(self, picture: Picture) -> None:
-        hint = hint_of(picture.camera, picture.rendered, self.site.frame)
+        limits = limits_of(self._look.options)
+        if limits and is_empty(picture.rendered) and self._is_scene_ahead(picture.camera):
+            hint = hidden_hint(limits)
+        else:
+            hint = hint_of(picture.camera, picture.rendered, self.site.frame)
         if hint is not None and hint != self._hint:
             self.say("Little to see", hint, "yellow")
         self._hint = hint
 
+    def _is_scene_ahead(self, camera: Camera) -> bool:
+        """Whether a view would show the scene if no control hid parts of it."""
+        small = camera.scaled_to(min(camera.width_px, PROBE_PX))
+        shot = self._scene.render(small, lambda: self._is_closed)
+        return shot is not None and not is_empty(shot.rendered)
+
     def _show(self, picture: Picture) -> None:
-        """Paint and send a picture, unless a newer one was sent meanwhile."""
+        """Paint and send a picture, unless a newer one or a newer look was sent meanwhile."""
+        with self._picture_lock:
+            look, number = self._look, self._look_number
         try:
             painted = self._painter.paint(
                 picture.camera,
                 picture.rendered,
-                self._look,
+                look,
                 other=picture.other,
                 generation=self._scene.generation,
                 is_final=picture.is_final,
@@ -353,8 +371,10 @@ class ClientView:
             self.say("Cannot be shown", reason_of(error))
             painted = self._painter.paint(picture.camera, picture.rendered, Look())
         with self._picture_lock:
-            if self._is_closed or (self._shown is not None and self._shown is not picture):
+            is_old = self._shown is not None and self._shown is not picture
+            if self._is_closed or is_old or number < self._sent_look_number:
                 return
+            self._sent_look_number = number
             self.client.scene.set_background_image(
                 painted,
                 format="jpeg",

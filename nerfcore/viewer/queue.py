@@ -194,8 +194,12 @@ class RenderQueue:
         """
         with self._changed:
             current = self._request
-            is_alike = current is not None and current.tag == tag and not self._is_failed
-            if is_alike and same_view(current.camera, camera):
+            if (
+                current is not None
+                and not self._is_failed
+                and current.tag == tag
+                and same_view(current.camera, camera)
+            ):
                 return current.number
             return self._ask(camera, MOVING_BUDGET_S, tag)
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from nerfcore.viewer.reasons import reason_of
 from nerfcore.viewer.sharing import Turns
 
 
@@ -29,7 +30,11 @@ class CheckpointSaver:
         self._steps_taken = steps_taken
 
     def __call__(self) -> Path:
-        """Save and return the checkpoint's folder."""
+        """Save and return the checkpoint's folder.
+
+        Raises:
+            OSError: it cannot be written; the message names the folder and the mend.
+        """
         with self._turns.turn():
             name = f"adapted{self._steps_taken()}"
             count = 1
@@ -37,6 +42,13 @@ class CheckpointSaver:
             while path.exists():
                 count += 1
                 path = self._folder / f"{name}-{count}"
-            self._folder.mkdir(parents=True, exist_ok=True)
-            self._write(path)
+            try:
+                self._folder.mkdir(parents=True, exist_ok=True)
+                self._write(path)
+            except OSError as error:
+                why = error.strerror or reason_of(error)
+                raise OSError(
+                    f"{path}: {why}; nothing was written and the model is still shown; make room "
+                    "in this folder, or make it writable, then save again"
+                ) from error
         return path

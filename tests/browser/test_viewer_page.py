@@ -101,7 +101,7 @@ def until_seen(texts: Any, number: int) -> bool:
 
 
 def test_two_picked_points_tell_their_distance(page, viewer):
-    """The edge of the yellow roof is 35 m long, its corner stands 20 m above the ground."""
+    """Two corners of the low roof, 30 m apart at the same height of 12 m."""
     wait_for_scene(page, viewer, "6-before-picking")
     tab(page, "Map")
     page.locator("input[type=checkbox]:visible").first.click()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from nerfcore.data.records import SceneFrame
 from nerfcore.errors import DataError, SettingsError
 from nerfcore.geometry.aiming import camera_towards, looking_at
-from nerfcore.video.film import FilmError, FilmWriter, new_film, render_film
+from nerfcore.video.film import FilmError, FilmWriter, check_room, new_film, render_film
 from nerfcore.video.path import (
     CameraPath,
     KeyFrame,
@@ -221,3 +221,10 @@ class TestFilm:
     def test_a_picture_of_another_size_is_refused(self, tmp_path):
         with pytest.raises(ValueError, match="shape"):
             render_film(tmp_path / "a.mp4", [flat(0)[:40]], (64, 48), 10.0, print)
+
+
+def test_a_disk_without_room_is_said_before_anything_is_rendered(tmp_path):
+    check_room(tmp_path, 24, (64, 48))
+    with pytest.raises(FilmError, match=r"MB are free, .* may need .* MB; free some room"):
+        check_room(tmp_path, 10**12, (640, 360))
+    assert list(tmp_path.iterdir()) == []

@@ -308,7 +308,7 @@ def test_a_divergence_undoes_only_its_own_adapter():
     until(is_idle(adaptation))
     adaptation.start(AdaptChoice("batch_0002"))
     until(is_idle(adaptation))
-    assert "diverged" in adaptation.status.problem
+    assert "diverged" in str(adaptation.status.problem)
     assert adaptation.status.steps == 5
     assert [record.step for record in adaptation.records()] == [1, 2, 3, 4, 5]
 

@@ -26,6 +26,8 @@ from nerfcore.viewer.colours import (
     tone,
 )
 from nerfcore.viewer.legends import legend_html
+from nerfcore.viewer.limits import one_of, within
+from nerfcore.viewer.poses import BadViewError
 from nerfcore.viewer.saving import CheckpointSaver
 from nerfcore.viewer.screenshots import describe_view, encode_png, read_view, save_screenshot
 from nerfcore.viewer.sharing import SharedScene, Turns
@@ -278,6 +280,22 @@ class TestTurns:
             time.sleep(0.001)
 
 
+class TestLimits:
+    def test_what_is_within_is_given_back(self):
+        assert within("Gamma", 1, 0.4, 2.5) == 1.0
+        assert one_of("Expert", "All", ["All", "0"]) == "All"
+
+    @pytest.mark.parametrize("value", [0, -1e9, 2.6, float("nan"), float("inf"), "1", None, [1]])
+    def test_a_number_outside_is_refused_by_name(self, value):
+        with pytest.raises(BadViewError, match=r"^Gamma .*must be 0.4 to 2.5"):
+            within("Gamma", value, 0.4, 2.5)
+
+    @pytest.mark.parametrize("value", ["99", "", None, 0, ["All"]])
+    def test_a_choice_that_is_not_offered_is_refused_by_name(self, value):
+        with pytest.raises(BadViewError, match=r"^Expert .*must be one of All, 0"):
+            one_of("Expert", value, ["All", "0"])
+
+
 class TestSaving:
     def test_each_checkpoint_gets_a_name_of_its_own(self, tmp_path):
         saver = CheckpointSaver(tmp_path / "checkpoints", lambda p: p.mkdir(), Turns(), lambda: 16)
@@ -290,7 +308,9 @@ class TestSaving:
             raise OSError(28, "No space left on device")
 
         saver = CheckpointSaver(tmp_path / "checkpoints", fail, turns, lambda: 0)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(OSError, match="No space left") as caught:
             saver()
+        assert str(tmp_path / "checkpoints" / "adapted0") in str(caught.value)
+        assert "make room" in str(caught.value)
         with turns.turn():
             pass

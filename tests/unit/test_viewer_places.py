@@ -14,7 +14,7 @@ from nerfcore.geometry.aiming import camera_towards, looking_at
 from nerfcore.geometry.camera import Camera, Rendered
 from nerfcore.viewer.change import ChangeMap, best_photographs
 from nerfcore.viewer.colours import to_bytes
-from nerfcore.viewer.hints import hint_of
+from nerfcore.viewer.hints import hidden_hint, hint_of, limits_of
 from nerfcore.viewer.look import Compare, Look
 from nerfcore.viewer.options import RenderOptions
 from nerfcore.viewer.photographs import PhotoShelf, blend, drape, surface_points, wipe
@@ -237,6 +237,15 @@ class TestHints:
     def test_the_sky_and_below_the_ground(self):
         assert "Nothing of the scene" in str(self.hint((0, 0, 80), (0, 10, 200)))
         assert "12 m below the ground" in str(self.hint((0, 0, -12), (0, 50, -12)))
+
+    def test_controls_that_hide_the_scene_are_named(self):
+        assert limits_of(RenderOptions()) == [] and limits_of(RenderOptions(max_samples=8)) == []
+        box = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+        limits = limits_of(RenderOptions(near_m=2.0, far_m=5.5, crop_enu_m=box, expert=3))
+        assert limits == ["Near (m) 2", "Far (m) 5.5", "Crop box", "Expert 3"]
+        assert "hidden by Far (m) 5.5 and Crop box: change it under View" in hidden_hint(
+            limits[1:3]
+        )
 
 
 class TestLook:

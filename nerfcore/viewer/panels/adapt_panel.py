@@ -10,6 +10,7 @@ import viser
 from viser import uplot
 
 from nerfcore.viewer.adaptation import Adaptation, AdaptState, AdaptStatus
+from nerfcore.viewer.limits import one_of, within
 from nerfcore.viewer.panels.audience import Audience
 from nerfcore.viewer.protocols import AdaptChoice, AdaptingLike
 from nerfcore.viewer.reasons import guarded
@@ -18,7 +19,13 @@ STATUS_EVERY_S: Final = 0.25
 PLOT_EVERY_S: Final = 0.6
 PLOT_POINTS: Final = 400
 MOST_STEPS: Final = 1_000_000
+FEWEST_RAYS: Final = 16
 MOST_RAYS: Final = 262_144
+MOST_REPLAY: Final = 0.9
+MOST_RATE: Final = 1.0
+TABLES_RATE: Final = "Rate, tables"
+DENSITY_RATE: Final = "Rate, density"
+COLOUR_RATE: Final = "Rate, colour"
 NO_ADAPTATION: Final = "This viewer was given no images to adapt to."
 
 
@@ -122,33 +129,34 @@ class _Choices:
 
     def __init__(self, gui: viser.GuiApi, adapting: AdaptingLike) -> None:
         first = adapting.choice
+        self._batches = tuple(adapting.batches)
         with gui.add_folder("Images and rates", expand_by_default=False):
-            self._batch = gui.add_dropdown(
-                "Images", list(adapting.batches), initial_value=first.batch
-            )
+            self._batch = gui.add_dropdown("Images", self._batches, initial_value=first.batch)
             self._steps = gui.add_number(
                 "Steps", 0, min=0, max=MOST_STEPS, step=16, hint="0 = until stopped"
             )
-            self._rays = gui.add_number("Rays a step", first.rays, min=16, max=MOST_RAYS, step=256)
-            self._replay = gui.add_slider(
-                "Old images", 0.0, 0.9, 0.05, first.replay, hint="share of the rays"
+            self._rays = gui.add_number(
+                "Rays a step", first.rays, min=FEWEST_RAYS, max=MOST_RAYS, step=256
             )
-            self._encoding = _rate(gui, "Rate, tables", first.encoding_lr)
-            self._sigma = _rate(gui, "Rate, density", first.sigma_lr)
-            self._color = _rate(gui, "Rate, colour", first.color_lr)
+            self._replay = gui.add_slider(
+                "Old images", 0.0, MOST_REPLAY, 0.05, first.replay, hint="share of the rays"
+            )
+            self._encoding = _rate(gui, TABLES_RATE, first.encoding_lr)
+            self._sigma = _rate(gui, DENSITY_RATE, first.sigma_lr)
+            self._color = _rate(gui, COLOUR_RATE, first.color_lr)
 
     def choice(self) -> AdaptChoice:
         return AdaptChoice(
-            batch=self._batch.value,
-            rays=int(self._rays.value),
-            replay=float(self._replay.value),
-            encoding_lr=float(self._encoding.value),
-            sigma_lr=float(self._sigma.value),
-            color_lr=float(self._color.value),
+            batch=one_of("Images", self._batch.value, self._batches),
+            rays=int(within("Rays a step", self._rays.value, FEWEST_RAYS, MOST_RAYS)),
+            replay=within("Old images", self._replay.value, 0.0, MOST_REPLAY),
+            encoding_lr=within(TABLES_RATE, self._encoding.value, 0.0, MOST_RATE),
+            sigma_lr=within(DENSITY_RATE, self._sigma.value, 0.0, MOST_RATE),
+            color_lr=within(COLOUR_RATE, self._color.value, 0.0, MOST_RATE),
         )
 
     def steps(self) -> int | None:
-        return int(self._steps.value) or None
+        return int(within("Steps", self._steps.value, 0, MOST_STEPS)) or None
 
 
 def describe_status(status: AdaptStatus) -> str:
@@ -164,7 +172,7 @@ def describe_status(status: AdaptStatus) -> str:
 
 
 def _rate(gui: viser.GuiApi, label: str, value: float) -> viser.GuiInputHandle[float]:
-    return gui.add_number(label, float(value), min=0.0, max=1.0, step=1e-4)
+    return gui.add_number(label, float(value), min=0.0, max=MOST_RATE, step=1e-4)
 
 
 def _plot(gui: viser.GuiApi, name: str) -> viser.GuiUplotHandle:

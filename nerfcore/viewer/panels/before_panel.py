@@ -3,6 +3,7 @@
 from typing import Final
 
 from nerfcore.viewer.client_view import ClientView
+from nerfcore.viewer.limits import one_of
 from nerfcore.viewer.look import Compare
 from nerfcore.viewer.reasons import guarded
 
@@ -21,10 +22,14 @@ class BeforePanel:
         switch = view.client.gui.add_button_group(
             "Show model", list(SHARES), hint="As loaded, as adapted, or left before and right now"
         )
+        self._switch = switch
         switch.on_click(
-            lambda _: guarded(view.say, "Not shown", lambda: self._show(SHARES[switch.value]))
+            lambda _: guarded(view.say, "Not shown", lambda: view.change_look(self._wanted))
         )
 
-    def _show(self, share: float) -> None:
-        compare = Compare.BEFORE if share > 0.0 else Compare.OFF
-        self._view.change_look(compare=compare, compare_share=share)
+    def _wanted(self) -> dict[str, object]:
+        share = SHARES[one_of("Show model", self._switch.value, SHARES)]
+        return {
+            "compare": Compare.BEFORE if share > 0.0 else Compare.OFF,
+            "compare_share": share,
+        }

@@ -7,6 +7,7 @@ import numpy as np
 import viser
 
 from nerfcore.viewer.client_view import ClientView
+from nerfcore.viewer.limits import one_of, within
 from nerfcore.viewer.look import Compare
 from nerfcore.viewer.photographs import PhotoGroup
 from nerfcore.viewer.places import heading_of
@@ -14,6 +15,8 @@ from nerfcore.viewer.poses import ground_target, page_from_camera
 from nerfcore.viewer.reasons import guarded
 from nerfcore.viewer.site_map import FIRST_RGB, LATER_RGB
 
+KINDS: Final = tuple(kind.value for kind in Compare)
+MOST_NUMBER: Final = 1_000_000
 MOST_FRUSTA: Final = 300
 FRUSTUM_SHARE: Final = 0.025  # of the scene's width
 
@@ -41,7 +44,7 @@ class PhotoPanel:
         self._line = gui.add_markdown("")
         jump = gui.add_button("Jump there", icon=viser.Icon.PLANE)
         step = gui.add_button_group("Next", ["◀ previous", "next ▶"])
-        self._compare = gui.add_dropdown("Compare with", [kind.value for kind in Compare])
+        self._compare = gui.add_dropdown("Compare with", KINDS)
         self._share = gui.add_slider("Compare", 0.0, 100.0, 1.0, 50.0, hint="% of the picture")
         newest = view.site.shelf.newest or groups[0]
         self._changes = gui.add_dropdown(
@@ -57,15 +60,18 @@ class PhotoPanel:
         step.on_click(lambda _: self._act("Not jumped", lambda: self._next(step.value)))
         self._compare.on_update(lambda _: self._act("Compare", self._change_compare))
         self._share.on_update(lambda _: self._act("Compare", self._change_compare))
-        self._changes.on_update(lambda _: view.change_look(change_group=self._changes.value))
+        self._changes.on_update(lambda _: self._act("Change shows", self._change_group))
         self._describe()
 
     def _act(self, title: str, action) -> None:
         guarded(self._view.say, title, action)
 
     def _chosen(self) -> tuple[PhotoGroup, int]:
-        group = self._view.site.shelf.group(self._flight.value)
-        return group, int(np.clip(int(self._number.value), 1, len(group))) - 1
+        shelf = self._view.site.shelf
+        names = (group.name for group in shelf.groups)
+        group = shelf.group(one_of("Flight", self._flight.value, names))
+        number = within("Photograph", self._number.value, 1, MOST_NUMBER)
+        return group, min(int(number), len(group)) - 1
 
     def _change_flight(self) -> None:
         group = self._view.site.shelf.group(self._flight.value)
@@ -74,10 +80,9 @@ class PhotoPanel:
         self._choose()
 
     def _choose(self) -> None:
-        group, index = self._chosen()
         self._describe()
         if self._view.look.photograph is not None:
-            self._view.change_look(photograph=(group.name, index))
+            self._view.change_look(lambda: {"photograph": self._photograph()})
 
     def _describe(self) -> None:
         group, index = self._chosen()
@@ -90,7 +95,7 @@ class PhotoPanel:
         target = ground_target(camera, self._view.site.frame)
         distance = float(np.linalg.norm(target - camera.c2w[:, 3]))
         self._view.fly_into(camera, distance)
-        self._view.change_look(photograph=(group.name, index))
+        self._view.change_look(lambda: {"photograph": self._photograph()})
 
     def _next(self, which: str) -> None:
         group, index = self._chosen()
@@ -100,12 +105,23 @@ class PhotoPanel:
         self._describe()
 
     def _change_compare(self) -> None:
-        group, index = self._chosen()
         self._view.change_look(
-            compare=Compare(self._compare.value),
-            compare_share=float(self._share.value) / 100.0,
-            photograph=(group.name, index),
+            lambda: {
+                "compare": Compare(one_of("Compare with", self._compare.value, KINDS)),
+                "compare_share": within("Compare", self._share.value, 0.0, 100.0) / 100.0,
+                "photograph": self._photograph(),
+            }
         )
+
+    def _change_group(self) -> None:
+        names = tuple(group.name for group in self._view.site.shelf.groups)
+        self._view.change_look(
+            lambda: {"change_group": one_of("Change shows", self._changes.value, names)}
+        )
+
+    def _photograph(self) -> tuple[str, int]:
+        group, index = self._chosen()
+        return group.name, index
 
     def _show_cameras(self) -> None:
         with self._lock:

@@ -5,7 +5,9 @@ from typing import Final
 import numpy as np
 
 from nerfcore.viewer.client_view import ClientView
-from nerfcore.viewer.options import Point
+from nerfcore.viewer.limits import one_of, within
+from nerfcore.viewer.options import Point, RenderOptions
+from nerfcore.viewer.poses import BadViewError
 from nerfcore.viewer.reasons import guarded
 
 BACKGROUNDS: Final[dict[str, Point | None]] = {
@@ -17,6 +19,9 @@ BACKGROUNDS: Final[dict[str, Point | None]] = {
 }
 ALL_EXPERTS: Final = "All"
 MOST_SAMPLES: Final = 512
+FARTHEST_M: Final = 1e6
+EXPOSURE_STOPS: Final = (-3.0, 3.0)
+GAMMA: Final = (0.4, 2.5)
 BOX_HEIGHT_STEP_M: Final = 0.5
 
 
@@ -31,8 +36,8 @@ class PicturePanel:
         self._view = view
         gui = view.client.gui
         with gui.add_folder("Light and detail", expand_by_default=False):
-            self._exposure = gui.add_slider("Exposure", -3.0, 3.0, 0.1, 0.0, hint="in stops")
-            self._gamma = gui.add_slider("Gamma", 0.4, 2.5, 0.05, 1.0)
+            self._exposure = gui.add_slider("Exposure", *EXPOSURE_STOPS, 0.1, 0.0, hint="in stops")
+            self._gamma = gui.add_slider("Gamma", *GAMMA, 0.05, 1.0)
             self._background = gui.add_dropdown("Background", list(BACKGROUNDS))
             self._still = gui.add_number(
                 "Samples, still", 0, min=0, max=MOST_SAMPLES, step=8, hint="a ray; 0 = the model's"
@@ -41,11 +46,11 @@ class PicturePanel:
                 "Samples, moving", 0, min=0, max=MOST_SAMPLES, step=8, hint="a ray; 0 = as still"
             )
         with gui.add_folder("What is shown", expand_by_default=False):
-            names = [ALL_EXPERTS, *map(str, range(len(view.site.experts.centroids)))]
-            self._expert = gui.add_dropdown("Expert", names)
-            self._near = gui.add_number("Near (m)", 0.0, min=0.0, max=1e6, step=1.0)
+            self._experts = [ALL_EXPERTS, *map(str, range(len(view.site.experts.centroids)))]
+            self._expert = gui.add_dropdown("Expert", self._experts)
+            self._near = gui.add_number("Near (m)", 0.0, min=0.0, max=FARTHEST_M, step=1.0)
             self._far = gui.add_number(
-                "Far (m)", 0.0, min=0.0, max=1e6, step=10.0, hint="0 = no bound"
+                "Far (m)", 0.0, min=0.0, max=FARTHEST_M, step=10.0, hint="0 = no bound"
             )
             self._crop = gui.add_checkbox("Crop box", False)
             self._sides = self._box_sliders()
@@ -78,31 +83,46 @@ class PicturePanel:
 
     def _change_light(self) -> None:
         self._view.change_look(
-            exposure_stops=float(self._exposure.value), gamma=float(self._gamma.value)
+            lambda: {
+                "exposure_stops": within("Exposure", self._exposure.value, *EXPOSURE_STOPS),
+                "gamma": within("Gamma", self._gamma.value, *GAMMA),
+            }
         )
 
     def _change_render(self) -> None:
-        near, far = float(self._near.value), float(self._far.value)
-        if far and far <= near:
-            raise ValueError(f"far {far:g} m: must be more than near {near:g} m, or 0")
         for slider in self._sides:
             slider.visible = bool(self._crop.value)
-        crop = None
-        if self._crop.value:
-            east, north, up = (slider.value for slider in self._sides)
-            crop = (
-                (float(east[0]), float(north[0]), float(up[0])),
-                (float(east[1]), float(north[1]), float(up[1])),
-            )
-        expert = None if self._expert.value == ALL_EXPERTS else int(self._expert.value)
-        self._view.change_look(
-            moving_samples=int(self._moving.value) or None,
-            options=type(self._view.look.options)(
-                max_samples=int(self._still.value) or None,
-                near_m=near or None,
-                far_m=far or None,
-                crop_enu_m=crop,
-                expert=expert,
-                background_rgb=BACKGROUNDS[self._background.value],
-            ),
+        self._view.change_look(self._wanted)
+
+    def _wanted(self) -> dict[str, object]:
+        """The fields of the look that the controls ask for.
+
+        Raises:
+            BadViewError: a control holds what it must not.
+        """
+        near = within("Near (m)", self._near.value, 0.0, FARTHEST_M)
+        far = within("Far (m)", self._far.value, 0.0, FARTHEST_M)
+        if far and far <= near:
+            raise BadViewError(f"Far (m) {far:g}: must be more than Near (m) {near:g}, or 0")
+        expert = one_of("Expert", self._expert.value, self._experts)
+        background = one_of("Background", self._background.value, BACKGROUNDS)
+        still = within("Samples, still", self._still.value, 0, MOST_SAMPLES)
+        moving = within("Samples, moving", self._moving.value, 0, MOST_SAMPLES)
+        options = RenderOptions(
+            max_samples=int(still) or None,
+            near_m=near or None,
+            far_m=far or None,
+            crop_enu_m=self._box() if self._crop.value else None,
+            expert=None if expert == ALL_EXPERTS else int(expert),
+            background_rgb=BACKGROUNDS[background],
         )
+        return {"moving_samples": int(moving) or None, "options": options}
+
+    def _box(self) -> tuple[Point, Point]:
+        """The crop box's lowest and highest corner, East, North, Up in m."""
+        low, high = [], []
+        for name, slider in zip(("East", "North", "Up"), self._sides, strict=True):
+            start, end = slider.value
+            low.append(within(f"{name} (m)", start, -FARTHEST_M, FARTHEST_M))
+            high.append(within(f"{name} (m)", end, -FARTHEST_M, FARTHEST_M))
+        return (low[0], low[1], low[2]), (high[0], high[1], high[2])

@@ -12,7 +12,7 @@ import viser
 from numpy.typing import NDArray
 
 from nerfcore.geometry.camera import Camera
-from nerfcore.video.film import render_film
+from nerfcore.video.film import check_room, render_film
 from nerfcore.video.path import (
     CameraPath,
     KeyFrame,
@@ -24,6 +24,7 @@ from nerfcore.video.path import (
 from nerfcore.video.presets import Area, Preset, preset_path
 from nerfcore.viewer.client_view import ClientView
 from nerfcore.viewer.colours import Show, depth_colours, tone
+from nerfcore.viewer.limits import one_of, within
 from nerfcore.viewer.look import Look
 from nerfcore.viewer.poses import BadViewError, page_from_camera, page_from_world
 from nerfcore.viewer.reasons import guarded, reason_of
@@ -37,8 +38,12 @@ SIZES: Final = {
     "320 x 180": (320, 180),
 }
 PREVIEW_FPS: Final = 15.0
+KEY_SECONDS: Final = (0.1, 600.0)
+FPS: Final = (1.0, 120.0)
+MOST_FOV_DEG: Final = 170.0
 LINE_RGB: Final = (90, 220, 120)
 LINE_POINTS: Final = 200
+FILM_SHOWS: Final = (Show.RGB.value, Show.DEPTH.value)
 NO_FILES: Final = "none yet"
 
 
@@ -100,11 +105,18 @@ class VideoPanel:
 
     def _add_way_controls(self, gui: viser.GuiApi) -> None:
         with gui.add_folder("Way", expand_by_default=False):
-            self._seconds = gui.add_number("Seconds a key", 1.5, min=0.1, max=600.0, step=0.1)
-            self._fps = gui.add_number("Pictures a second", 24.0, min=1.0, max=120.0, step=1.0)
+            self._seconds = gui.add_number(
+                "Seconds a key", 1.5, min=KEY_SECONDS[0], max=KEY_SECONDS[1], step=0.1
+            )
+            self._fps = gui.add_number("Pictures a second", 24.0, min=FPS[0], max=FPS[1], step=1.0)
             self._tension = gui.add_slider("Tension", 0.0, 1.0, 0.05, 0.0)
             self._fov = gui.add_number(
-                "Field of view", 0.0, min=0.0, max=170.0, step=1.0, hint="degrees; 0 = each view's"
+                "Field of view",
+                0.0,
+                min=0.0,
+                max=MOST_FOV_DEG,
+                step=1.0,
+                hint="degrees; 0 = each view's",
             )
             self._loop = gui.add_checkbox("Loop", False)
         for handle in (self._seconds, self._fps, self._tension, self._fov, self._loop):
@@ -129,7 +141,7 @@ class VideoPanel:
     def _add_render_controls(self, gui: viser.GuiApi) -> None:
         self._preview = gui.add_button("Preview", icon=viser.Icon.PLAYER_PLAY)
         self._size = gui.add_dropdown("Size", list(SIZES))
-        self._what = gui.add_dropdown("Film shows", [Show.RGB.value, Show.DEPTH.value])
+        self._what = gui.add_dropdown("Film shows", FILM_SHOWS)
         self._render = gui.add_button("Render MP4", icon=viser.Icon.MOVIE)
         self._progress = gui.add_progress_bar(0.0, visible=False)
         self._cancel = gui.add_button("Cancel", icon=viser.Icon.X, visible=False)
@@ -152,13 +164,13 @@ class VideoPanel:
             raise BadViewError("a path needs two key frames or more; add views, or use a preset")
         keys = self._keys
         if self._fov.value:
-            fov = max(1.0, float(self._fov.value))
+            fov = within("Field of view", self._fov.value, 1.0, MOST_FOV_DEG)
             keys = [key.model_copy(update={"fov_deg": fov}) for key in keys]
         return CameraPath(
             key_frames=tuple(keys),
-            seconds_per_key=float(self._seconds.value),
-            fps=float(self._fps.value),
-            tension=float(self._tension.value),
+            seconds_per_key=within("Seconds a key", self._seconds.value, *KEY_SECONDS),
+            fps=within("Pictures a second", self._fps.value, *FPS),
+            tension=within("Tension", self._tension.value, 0.0, 1.0),
             loop=bool(self._loop.value),
         )
 
@@ -277,47 +289,60 @@ class VideoPanel:
         path = self._path()
         if self.is_rendering:
             raise BadViewError("a film is being rendered already; wait, or cancel it")
+        size = SIZES[one_of("Size", self._size.value, SIZES)]
+        what = Show(one_of("Film shows", self._what.value, FILM_SHOWS))
+        check_room(self._folder, path.frame_count, size)
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
-        file = self._folder / "videos" / f"{stamp}_{self._what.value.lower()}.mp4"
+        file = self._folder / "videos" / f"{stamp}_{what.value.lower()}.mp4"
         self._is_cancelled.clear()
         self._render_thread = threading.Thread(
-            target=self._work, args=(path, file, self._view.look), name="film", daemon=True
+            target=self._work,
+            args=(path, file, size, self._view.look, what),
+            name="film",
+            daemon=True,
         )
         self._render_thread.start()
 
-    def _work(self, path: CameraPath, file: Path, look: Look) -> None:
+    def _work(
+        self, path: CameraPath, file: Path, size: tuple[int, int], look: Look, what: Show
+    ) -> None:
         total = path.frame_count
         self._show_progress(0, total)
         try:
-            size = SIZES[self._size.value]
             cameras = path.cameras(self._view.site.frame, *size)
             write_path(file.with_suffix(".json"), path)
             count = render_film(
-                file, self._pictures(cameras, look), size, path.fps,
+                file, self._pictures(cameras, look, what), size, path.fps,
                 lambda done: self._show_progress(done, total),
             )  # fmt: skip
         except Exception as error:  # noqa: BLE001 - the thread's end; the page says why
             self._view.say("Film not rendered", reason_of(error))
-            count = None
+            count, line = None, f"Film not rendered: {reason_of(error)}"
+        else:
+            line = f"Film cancelled; nothing was kept of its {total} pictures."
         if count is None:
             file.with_suffix(".json").unlink(missing_ok=True)
         else:
             self._file = file
+            line = f"Film rendered: videos/{file.name}, {count} pictures."
             self._view.say("Film rendered", f"videos/{file.name}, {count} pictures", "green")
-        self._view.update_panel(self._show_end)
+        self._view.update_panel(lambda: self._show_end(line))
 
-    def _show_end(self) -> None:
+    def _show_end(self, line: str) -> None:
+        self._line.content = line
         self._progress.visible = self._cancel.visible = False
         self._download.visible = self._file is not None
         self._render.disabled = False
 
-    def _pictures(self, cameras: list[Camera], look: Look) -> Iterator[NDArray[np.uint8] | None]:
+    def _pictures(
+        self, cameras: list[Camera], look: Look, what: Show
+    ) -> Iterator[NDArray[np.uint8] | None]:
         for camera in cameras:
             shot = self._scene.render(camera, self._is_cancelled.is_set, look.options)
             if shot is None:
                 yield None
                 return
-            if self._what.value == Show.DEPTH.value:
+            if what is Show.DEPTH:
                 yield depth_colours(shot.rendered.depth_m, self._view.site.depth_max_m)
             else:
                 yield tone(shot.rendered.rgb, look.exposure_stops, look.gamma)

@@ -95,7 +95,7 @@ class ViewPanel:
         html = legend_html(show, site.depth_max_m, len(site.experts.centroids))
         self._legend.content = html
         self._legend.visible = bool(html)
-        self._view.change_look(show=show)
+        self._view.change_look(lambda: {"show": Show(self._show.value)})
 
     def _take_screenshot(self) -> None:
         folder = self._view.site.folder / "screenshots"
