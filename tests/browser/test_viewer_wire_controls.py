@@ -1,0 +1,80 @@
+"""The page's controls over the wire: limits by name, what hides the scene, the newest setting."""
+
+import threading
+import time
+
+import pytest
+from boxes_scene import BoxesScene, boxes_photographs
+from running_viewer import running_viewer, until
+from wire import WireClient, difference
+from wire_views import front_view, truth
+
+from nerfcore.viewer import photographs
+
+pytestmark = pytest.mark.filterwarnings("ignore:Queued a .* on a closed connection")
+
+
+@pytest.mark.parametrize(
+    ("control", "value", "said"),
+    [
+        ("Gamma", 0.0, "Gamma 0.0: must be 0.4 to 2.5"),
+        ("Exposure", 1e9, "Exposure 1000000000.0: must be -3 to 3"),
+        ("Expert", "99", "Expert '99': must be one of All, 0, 1"),
+        ("Samples, still", 10**9, "Samples, still 1000000000: must be 0 to 512"),
+        ("Far (m)", -1.0, "Far (m) -1.0: must be 0 to"),
+        ("Rays a step", 10**12, None),
+    ],
+)
+def test_a_value_beyond_its_limits_is_refused_by_name(viewer, client, control, value, said):
+    client.look(front_view(viewer))
+    client.wait_for_control("End viewer")
+    client.wait_for_control(control)
+    client.set_control(control, value)
+    if said is None:
+        client.send("GuiUpdateMessage", uuid=client.controls["Start adaptation"],
+                    updates={"value": True})  # fmt: skip
+        said = "Rays a step 1000000000000: must be 16 to 262144"
+    client.wait_for_note(said)
+
+
+def test_what_hides_the_scene_is_named(viewer, client):
+    client.look(front_view(viewer))
+    client.wait_for_picture(truth(viewer, front_view(viewer)))
+    client.set_control("Far (m)", 1.0)
+    client.wait_for_note("hidden by Far (m) 1: change it under View, What is shown")
+
+
+def test_the_newest_setting_wins_over_a_slow_older_one(tmp_path, monkeypatch):
+    """Given a photograph that takes its time, what was set after the comparison is shown."""
+    read, is_first, gate = photographs._read, threading.Event(), threading.Event()
+
+    def slow(group, index):
+        if not is_first.is_set():
+            is_first.set()
+            assert gate.wait(10.0)
+        return read(group, index)
+
+    monkeypatch.setattr(photographs, "_read", slow)
+    scene = BoxesScene()
+    groups = boxes_photographs(tmp_path, scene)
+    with (
+        running_viewer(tmp_path, scene=scene, photographs=groups) as viewer,
+        WireClient(viewer.port) as client,
+    ):
+        expected = truth(viewer, front_view(viewer))
+        client.look(front_view(viewer))
+        client.wait_for_picture(expected)
+        client.set_control("Flight", "batch_0001")
+        client.set_control("Compare", 90.0)
+        client.set_control("Compare with", "Photograph, blend")
+        until(is_first.is_set, "the photograph is read")
+        client.set_control("Compare", 0.0)
+        client.wait_for_picture(expected)
+        gate.set()
+        last, deadline = None, time.monotonic() + 1.5
+        while time.monotonic() < deadline:
+            try:
+                last = client.picture(480, deadline - time.monotonic())
+            except TimeoutError:
+                break
+        assert last is None or difference(last, expected) < 4.0
