@@ -331,6 +331,22 @@ def test_what_does_not_fit_together_is_refused_by_name(
     assert all(part in message for part in parts), message
 
 
+def test_another_citys_checkpoint_is_refused_by_its_place(city: City) -> None:
+    """Its partition differs too, under the same name: the frame is what is told."""
+    copy = city.logs / "elsewhere/checkpoints/step20"
+    shutil.copytree(city.logs / "trained/checkpoints/step20", copy)
+    manifest = json.loads((copy / "manifest.json").read_text())
+    manifest["frame"]["enu_ref"]["lat_deg"] += 0.001  # 0.06 nautical miles: 111 m
+    manifest["partition"]["centroids"][0][0] += 1.0
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    path = "logs/elsewhere/checkpoints/step20"
+    code, output = city.run_here("moved", **{**EVAL, "checkpoint_path": path})
+    assert code == ExitCode.BAD_CHECKPOINT, output
+    message = city.record("moved", "failure.json")["message"]
+    assert "another scene's frame" in message and "mask_dirname" not in message
+    assert re.search(r"reference .* 111\.\d{3} m apart", message), message
+
+
 def test_stored_args_win_when_asked_for(city: City) -> None:
     """With use_stored_args the checkpoint's architecture is taken whatever the job says."""
     changes = {"log2_hashmap_size": 13, "use_stored_args": True, "tto": 0}
