@@ -78,3 +78,35 @@ def test_the_newest_setting_wins_over_a_slow_older_one(tmp_path, monkeypatch):
             except TimeoutError:
                 break
         assert last is None or difference(last, expected) < 4.0
+
+
+def test_the_end_of_a_film_is_said_in_its_line(viewer, client):
+    """A cancelled film says so, and a finished one names its file."""
+    client.look(front_view(viewer))
+    client.wait_for_control("End viewer")
+    for control in ("Use preset", "Render MP4", "Size", "Cancel", "Seconds a key"):
+        client.wait_for_control(control)
+    press(client, "Use preset")
+    wait_for_line(client, "key frames,")
+    client.set_control("Size", "320 x 180")
+    press(client, "Render MP4")
+    wait_for_line(client, "Rendering picture 2")
+    press(client, "Cancel")
+    wait_for_line(client, "Film cancelled; nothing was kept")
+    client.set_control("Seconds a key", 0.1)
+    client.set_control("Pictures a second", 4.0)
+    press(client, "Render MP4")
+    wait_for_line(client, "Film rendered: videos/")
+
+
+def press(client: WireClient, button: str) -> None:
+    client.send("GuiUpdateMessage", uuid=client.controls[button], updates={"value": True})
+
+
+def wait_for_line(client: WireClient, part: str) -> None:
+    """Wait until a line of the page's text holds a part."""
+    deadline = time.monotonic() + 20.0
+    while True:
+        for message in client.messages(max(0.0, deadline - time.monotonic())):
+            if part in str(message.get("updates", "")):
+                return
