@@ -11,7 +11,7 @@ from configs.video import PRESETS
 from nerfcore.data.records import Dataset, SceneFrame
 from nerfcore.geometry.camera import Camera
 from nerfcore.scene import SceneModel
-from nerfcore.video.film import render_film
+from nerfcore.video.film import check_room, render_film
 from nerfcore.video.path import CameraPath, read_path, write_path
 from nerfcore.video.presets import Area, Preset, preset_path
 from nerfcore.viewer.colours import depth_colours, nice_ceiling, to_bytes
@@ -34,6 +34,7 @@ def run(context: JobContext[VideoJob]) -> dict[str, Any]:
     path = _path(context, model.dataset)
     context.progress.progress("load", 1, 1)
     cameras = path.cameras(model.scene.frame, job.width_px, job.height_px)
+    check_room(folder.root, len(cameras), (job.width_px, job.height_px))
     write_path(folder.camera_path, path)
     depth_max_m = job.depth_max_m or _depth_scale(model.scene.frame, model.dataset)
     count = render_film(
