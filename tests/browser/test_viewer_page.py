@@ -225,7 +225,7 @@ def test_a_film_is_rendered_from_a_preset_and_plays_in_the_browser(page, viewer)
     page.get_by_text(re.compile(r"2 key frames, 3\.0 s, 72 pictures")).wait_for(timeout=10_000)
     choose(page, "Size", "320 x 180")
     page.get_by_role("button", name="Render MP4").click()
-    page.get_by_text("Film rendered").wait_for(timeout=60_000)
+    page.get_by_text("Film rendered").first.wait_for(timeout=60_000)
     shot(page, "18-film")
     (film,) = (viewer.folder / "videos").glob("*.mp4")
     assert json.loads(film.with_suffix(".json").read_text())["format_version"] == 1
