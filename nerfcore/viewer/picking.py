@@ -11,7 +11,7 @@ from nerfcore.data.records import SceneFrame
 from nerfcore.geometry.camera import Camera, Rendered
 
 PATCH_PX: Final = 3
-PRECISION: Final = 1e-3  # of a depth
+PRECISION: Final = 1e-4  # of a depth
 RenderUpTo = Callable[[float | None], Rendered | None]  # bounded by a reach in m; None = unbounded
 
 
