@@ -106,8 +106,8 @@ def continued_scene(
         CheckpointError: damaged, of another architecture or of another place.
         SettingsError: training it does not fit in memory.
     """
-    require_same_frame(start, dataset)
     require_training_memory(settings, read_occupancy_dims(start))
+    require_same_frame(start, dataset)
     scene = load_checkpoint(start, settings.device, settings.backend)
     if scene.settings != settings.model:
         raise CheckpointError(

@@ -113,7 +113,7 @@ def test_prepare_killed_and_resumed(prepared, tmp_path):
     code, text, _ = finish(start(*command, "--resume"))
     assert code == 0 and "54 train, 6 validation" in text
     code, _, error = finish(start(*command))
-    assert code == 11 and error.count("\n") == 1 and "add --overwrite" in error
+    assert code == 11 and error.count("\n") == 1 and "add --resume, --overwrite" in error
 
 
 def test_update_killed_and_resumed(prepared, tmp_path):

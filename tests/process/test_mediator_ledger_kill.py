@@ -89,6 +89,9 @@ def test_random_kills_lose_nothing_that_was_confirmed(tmp_path: Path) -> None:
 def _check_whole(ledger: Ledger, confirmed: int) -> None:
     jobs = {job.job_id for job in ledger.jobs(JobState.QUEUED)}
     assert f"j{confirmed}" in jobs
+    claims = [entry.key for entry in ledger.unsent(0, 10**6)]
+    assert jobs <= set(claims)
+    ledger.mark_claimed([(name, 1) for name in jobs])
     owed = [entry.key for entry in ledger.unsent(0, 10**6)]
     for name in jobs:
         assert ledger.has_seen(Source("c", "t", 0, int(name[1:])))
