@@ -46,7 +46,7 @@ bench-dispatch: $(RUN_STAMP) ## Measure how fast jobs start and are accepted; CO
 chaos: $(DEV_STAMP) ## Kill -9 everything while jobs run; JOBS=1000 SECONDS=600 SEED=0 OUT=chaos.json
 	@$(VENV_PYTHON) scripts/chaos.py --jobs $(or $(JOBS),1000) --seconds $(or $(SECONDS),600) --seed $(or $(SEED),0) --out '$(or $(OUT),chaos.json)'
 
-WORKERS ?= 0
+WORKERS ?= 2
 .PHONY: test
 test: $(DEV_STAMP) ## Run all tests that need no GPU; PYTEST_ARGS chooses, e.g. tests/unit
 	@$(VENV_PYTHON) -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)

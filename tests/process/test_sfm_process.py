@@ -42,10 +42,14 @@ def photographs(tmp_path_factory):
     return folder
 
 
-def children() -> list[int]:
-    """Return this process's children."""
-    listed = Path(f"/proc/self/task/{os.getpid()}/children").read_text()
-    return [int(number) for number in listed.split()]
+def workers() -> list[int]:
+    """Return the reconstructions this process runs; its other children are other tests' brokers."""
+    found = []
+    for thread in Path("/proc/self/task").iterdir():
+        for number in (thread / "children").read_text().split():
+            if sfm_process.WORKER_ARGV[-1].encode() in Path(f"/proc/{number}/cmdline").read_bytes():
+                found.append(int(number))
+    return found
 
 
 def has_ended(number: int) -> bool:
@@ -93,8 +97,8 @@ def test_a_killed_process_is_an_error_of_ours(photographs, tmp_path):
 
     def kill_it(phase, done, total):
         if phase == "matching photographs":
-            for number in children():
-                os.kill(number, signal.SIGKILL)
+            (number,) = workers()
+            os.kill(number, signal.SIGKILL)
 
     with pytest.raises(DataError, match=r"photographs: the reconstruction's .*SIGKILL.*memory"):
         prepare_dataset(photographs, tmp_path / "out", SFM, kill_it)
