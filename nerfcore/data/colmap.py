@@ -180,12 +180,15 @@ def _check_finite(
             raise DataError(
                 f"{folder}: the camera of '{name}' cannot be: {fault}; correct the camera"
             )
-    first = {camera.model_name: at for at, camera in reversed(list(enumerate(cameras)))}
-    for at in first.values():
+    images_of = {
+        (camera.model_name, camera.width, camera.height, camera.params_to_string()): (name, camera)
+        for name, camera in zip(reversed(names), reversed(cameras), strict=True)
+    }
+    for name, camera in images_of.values():
         try:
-            pinhole_for(cameras[at])
+            pinhole_for(camera)
         except DataError as error:
-            raise DataError(f"{folder}: image '{names[at]}', {error}") from error
+            raise DataError(f"{folder}: image '{name}', {error}") from error
 
 
 def _camera_fault(camera: pycolmap.Camera) -> str | None:

@@ -10,7 +10,7 @@ import re
 from typing import Final
 
 import simplejpeg
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 _JPEG: Final = b"\xff\xd8"
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
@@ -30,7 +30,7 @@ def damage(content: bytes) -> str | None:
         elif content.startswith(_PNG):
             with Image.open(io.BytesIO(content)) as picture:
                 picture.verify()
-    except (ValueError, SyntaxError, EOFError, OSError, UnidentifiedImageError) as error:
+    except (ValueError, SyntaxError, EOFError, OSError) as error:
         return None if _PADDING.search(str(error)) else f"damaged: {error}"
     return None
 

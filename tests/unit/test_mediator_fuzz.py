@@ -7,7 +7,8 @@ from collections import Counter
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_mediator_intake import Desk, desk, evaluate, near_jobs, train, values
+from intake_desk import Desk, evaluate, train
+from test_mediator_intake import desk, near_jobs, values
 
 from mediator.intake import Outcome
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
-from test_mediator_intake import Desk, evaluate, train
+from intake_desk import Desk, evaluate, train
 
 from configs import Roots
 from mediator.adoption import Adoption
