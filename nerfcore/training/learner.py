@@ -60,13 +60,14 @@ class FastWeights:
         expert: which.
         parameters: used in place of the scene's.
         store: where this expert's gradient goes; no other gets any.
-        with_background: whether the background's gradient goes there too.
+        background: used in place of the scene's, its gradient goes to the store too; None for the
+            scene's, which then gets none.
     """
 
     expert: int
     parameters: Parameters
     store: GradientStore
-    with_background: bool = False
+    background: Parameters | None = None
 
 
 def psnr_of(mse: float) -> float:
@@ -118,16 +119,17 @@ class Learner:
             The mean squared error, and the samples shaded.
         """
         scene = self.scene
-        experts, store = list(scene.experts), self.store
+        experts, store, background = list(scene.experts), self.store, scene.background
         sink = store.sink(with_background=self.only is None)
         if self.only is not None:
             sink = replace(sink, experts={k: store.of(k) for k in self.only})
         if fast is not None:
             experts[fast.expert], store = fast.parameters, fast.store
-            sink = store.sink(fast.expert, with_background=fast.with_background)
+            sink = store.sink(fast.expert, with_background=fast.background is not None)
+            background = scene.background if fast.background is None else fast.background
         rays = Rays(batch.origins, batch.directions, self.jitter(len(batch)))
         report = scene.tracer.loss_gradient(
-            scene.traced(self.sampling), experts, scene.background, rays, batch.rgbs, sink
+            scene.traced(self.sampling), experts, background, rays, batch.rgbs, sink
         )
         if math.isfinite(report.mse):
             store.touched |= report.touched
@@ -147,13 +149,6 @@ class Learner:
                 samples, report.sigmas, report.rays.origins, report.rays.directions,
                 self.scene.sampling.step_m,
             )  # fmt: skip
-
-    def descend(
-        self, adam: Adam, parameters: Parameters, store: GradientStore, expert: int, rates: Rates
-    ) -> None:
-        """Take one Adam step on one expert's parameters with its gradient in a store."""
-        found = Update(adam, parameters, store.of(expert), rates.by_name(), store.table(expert))
-        update_all([found], self.descent)
 
     def apply(self, rates: Rates) -> None:
         """Take one Adam step on all that has gradient, and forget the gradient."""

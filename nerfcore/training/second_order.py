@@ -1,13 +1,15 @@
 """Second-order meta-learning (MAML, Finn et al. 2017): the gradient through the inner loop.
 
 The inner loop is plain gradient descent, theta_{t+1} = theta_t - a_g dL_support/d(theta_t), with a
-rate a_g a group (each level of the table, the density MLP, the colour MLP); the outer gradient is
-dL_query(theta_n)/d(theta_0), through all steps. It is computed in tensor operations with a graph
-over every sample, so it is many times slower than the first-order ways and meant for small tasks.
+rate a_g a group (each level of the table, the density MLP, the colour MLP, the background's MLP);
+the outer gradient is dL_query(theta_n)/d(theta_0), through all steps. It is computed in tensor
+operations with a graph over every sample, so it is many times slower than the first-order ways and
+meant for small tasks.
 
 A plain gradient has no natural scale, so a group's rate is set once, at the expert's first task:
 such that the first step moves the entries that have gradient by the wanted rate (root mean square),
-as Adam's first step would. Learned factors (`inner_rates`) multiply it.
+as Adam's first step would. The background's is set by the colour MLP's gradient: a first task may
+see next to nothing of it. Learned factors (`inner_rates`) multiply the expert's rates.
 """
 
 from collections.abc import Mapping, Sequence
@@ -42,11 +44,11 @@ from nerfcore.training.steppers import StepReport, reported_error
 
 MOST_SAMPLES = 1 << 21
 GroupRates = dict[str, Tensor]
-"""By group: "table" f[L], "sigma" f[], "color" f[]."""
+"""By group: "table" f[L], "sigma" f[], "color" f[], "bg" f[]."""
 
 
 class TaskLoss:
-    """The loss of a ray batch as a differentiable function of one expert's parameters.
+    """The loss of a ray batch as a differentiable function of one expert and the background.
 
     Samples are placed once, where the occupancy says; only colours and densities depend on the
     parameters. All tensors take the parameters' floating type.
@@ -64,7 +66,7 @@ class TaskLoss:
         """Place the samples.
 
         Args:
-            scene: other experts and the background are taken from it.
+            scene: the other experts are taken from it.
             expert: whose parameters vary.
             batch: rays and their colours; jitter: f32[R].
             grid: computes the encoding; None for "vanilla".
@@ -101,8 +103,12 @@ class TaskLoss:
         self.harmonics = spherical_harmonics(directions).to(dtype)
         self.truth = torch.from_numpy(batch.rgbs).to(dtype)
 
-    def __call__(self, parameters: Parameters, background: Parameters) -> Tensor:
-        """Mean squared error in sRGB, with a graph to whatever requires one."""
+    def __call__(self, parameters: Parameters) -> Tensor:
+        """Mean squared error in sRGB, with a graph to whatever requires one.
+
+        Args:
+            parameters: the expert's, and the background's, by name.
+        """
         sigmas = torch.zeros_like(self.deltas)
         rgbs = sigmas.new_zeros(len(sigmas), 3)
         for k, ids, weights, positions in self.groups:
@@ -116,11 +122,17 @@ class TaskLoss:
             sigmas = sigmas.index_add(0, ids, weights * found[0])
             rgbs = rgbs.index_add(0, ids, weights[:, None] * found[1])
         rgb, opacity, _ = composite(self.samples, sigmas, rgbs, self.deltas)
+        behind = {name: parameters[name] for name in self.scene.background}
+        shown = self._shown(rgb, opacity, behind)
+        return (shown - self.truth).square().mean()
+
+    def _shown(self, rgb: Tensor, opacity: Tensor, background: Parameters) -> Tensor:
+        """Rays' colours in sRGB, the background behind them."""
         behind = background_rgb(background, self.scene.settings, self.harmonics)
         shown = rgb + (1.0 - opacity)[:, None] * behind
         if self.scene.settings.colour_space == "linear":
             shown = linear_to_srgb(shown.clamp_min(0.0))
-        return (shown - self.truth).square().mean()
+        return shown
 
     def _other(self, expert: int) -> Parameters:
         return {name: value.to(self.dtype) for name, value in self.scene.experts[expert].items()}
@@ -150,7 +162,6 @@ def descended(
 
 def adapted(
     parameters: Parameters,
-    background: Parameters,
     loss: TaskLoss,
     rates: GroupRates,
     steps: int,
@@ -160,9 +171,7 @@ def adapted(
     names = [name for name in parameters if bool((rates[name.split(".")[0]] != 0).any())]
     fast = parameters
     for _ in range(steps):
-        found = torch.autograd.grad(
-            loss(fast, background), [fast[name] for name in names], create_graph=True
-        )
+        found = torch.autograd.grad(loss(fast), [fast[name] for name in names], create_graph=True)
         fast = descended(fast, dict(zip(names, found, strict=True)), rates, level_rows)
     return fast
 
@@ -220,26 +229,26 @@ class MamlStepper:
     def _learn(self, expert: int, support: TaskLoss, query: TaskLoss) -> float:
         """Add one task's meta-gradient to the learner's store; return the query's error."""
         scene, store = self.learner.scene, self.learner.store
-        first = {n: v.detach().requires_grad_() for n, v in scene.experts[expert].items()}
-        sky = {n: v.detach().requires_grad_() for n, v in scene.background.items()}
+        now = scene.experts[expert] | scene.background
+        first = {n: v.detach().requires_grad_() for n, v in now.items()}
         if expert not in self._scales:
             self._scales[expert] = self._calibrated(support, first)
         logs = self._logs(expert)
         with torch.enable_grad():
             fast = adapted(
-                first, scene.background, support, self._rates(expert, logs),
-                self.settings.inner_steps, self.level_rows,
+                first, support, self._rates(expert, logs), self.settings.inner_steps,
+                self.level_rows,
             )  # fmt: skip
-            error = query(fast, sky)
-            wanted = [*first.values(), *sky.values(), logs]
+            error = query(fast)
+            wanted = [*first.values(), logs]
             found = torch.autograd.grad(error, wanted, allow_unused=True)
         mse = float(error.detach())
         if not np.isfinite(mse):
             return mse
-        buffers = [*(store.of(expert)[n] for n in first), *(store.background[n] for n in sky)]
-        for buffer, gradient in zip(buffers, found[:-1], strict=True):
+        buffers = store.of(expert) | store.background
+        for name, gradient in zip(first, found[:-1], strict=True):
             if gradient is not None:
-                buffer.add_(gradient)
+                buffers[name].add_(gradient)
         store.touched.add(expert)
         if self.factors is not None and found[-1] is not None:
             self._learned.append((expert, found[-1].double().numpy()))
@@ -255,19 +264,20 @@ class MamlStepper:
         levels, scales = len(self.level_rows), self._scales[expert]
         factors = logs.exp()
         mlps = {name: factors[levels + i] * scales[name] for i, name in enumerate(MLPS)}
-        return {"table": factors[:levels] * scales["table"], **mlps}
+        behind = factors.new_tensor(scales["bg"])
+        return {"table": factors[:levels] * scales["table"], **mlps, "bg": behind}
 
     def _calibrated(self, support: TaskLoss, first: Parameters) -> dict[str, float]:
         """Rates with which a first step moves entries by the wanted ones."""
         with torch.enable_grad():
-            error = support(first, self.learner.scene.background)
-            found = torch.autograd.grad(error, list(first.values()))
+            own = {n: v for n, v in first.items() if not n.startswith("bg.")}
+            found = torch.autograd.grad(support(first), list(own.values()))
         squares: dict[str, list[Tensor]] = {}
-        for name, gradient in zip(first, found, strict=True):
+        for name, gradient in zip(own, found, strict=True):
             squares.setdefault(name.split(".")[0], []).append(gradient[gradient != 0].square())
-        scales: dict[str, float] = {"table": 0.0, **dict.fromkeys(MLPS, 0.0)}
-        for group, parts in squares.items():
-            every = torch.cat(parts)
+        scales: dict[str, float] = {"table": 0.0, **dict.fromkeys((*MLPS, "bg"), 0.0)}
+        for group, source in (*((name, name) for name in squares), ("bg", "color")):
+            every = torch.cat(squares[source])
             if len(every):
                 scales[group] = self._wanted[group] / float(every.mean().sqrt())
         return scales

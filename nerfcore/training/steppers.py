@@ -4,7 +4,8 @@ FOMAML (Finn et al. 2017, first-order): for each expert and task, adapt a copy o
 support rays, and apply the query rays' gradient *at the copy* to the expert.
 Reptile (Nichol et al. 2018): adapt copies, one step on each of `inner_iter` batches of a task, and
 move the expert by a share of the way to the copies' mean: theta += step * mean(phi - theta).
-Tasks are ground cells. The inner loop adapts what test time adapts, as test time does.
+Tasks are ground cells. The inner loop adapts what test time adapts, as test time does: an expert
+and the background behind it, which belongs to the tasks of all experts.
 """
 
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from nerfcore.field.parameters import zeros_like
 from nerfcore.training.episodes import Episode, EpisodeSampler
 from nerfcore.training.inner_loop import InnerLoop
 from nerfcore.training.inner_rates import InnerRates, rate_gradient
-from nerfcore.training.learner import FastWeights, Learner, Rates
+from nerfcore.training.learner import Learner, Rates
 from nerfcore.training.pixels import PixelSampler
 from nerfcore.training.settings import TrainSettings
 
@@ -106,10 +107,8 @@ class FomamlStepper:
         """Add the query's gradient at the adapted copy to the learner's store."""
         inner, expert, store = self.inner, episode.expert, self.learner.store
         if self.factors is None:
-            at_copy = FastWeights(expert, inner.fast, store, with_background=True)
-            return self.learner.gradient(episode.query, at_copy)
-        at_copy = FastWeights(expert, inner.fast, inner.store, with_background=True)
-        mse, shaded = self.learner.gradient(episode.query, at_copy)
+            return self.learner.gradient(episode.query, inner.at_copy(expert, store))
+        mse, shaded = self.learner.gradient(episode.query, inner.at_copy(expert, inner.store))
         if np.isfinite(mse):
             splats = inner.store.table(expert)
             found = rate_gradient(self.factors, inner.moved(expert), inner.store.of(expert), splats)
@@ -141,30 +140,35 @@ class ReptileStepper:
         self.settings = settings
         self.inner = InnerLoop(learner, settings, None)
         self._sums = {k: zeros_like(learner.scene.experts[k]) for k in episodes.experts}
+        self._behind = zeros_like(learner.scene.background)
 
     def step(self, rates: Rates, decay: float) -> StepReport:
         s, errors, rays, samples = self.settings, [], 0, 0
-        ends: list[float] = []
+        gathered = [*self._sums.values(), self._behind]
+        for value in (value for one in gathered for value in one.values()):
+            value.zero_()
         for expert in self.episodes.experts:
-            sums = self._sums[expert]
-            for value in sums.values():
-                value.zero_()
+            sums = self._sums[expert] | self._behind
             for _ in range(s.tasks):
                 batches = self.episodes.draw_batches(expert, s.inner_steps, s.support_rays)
-                mse, shaded = self.inner.adapt(expert, batches, with_background=True)
+                mse, shaded = self.inner.adapt(expert, batches)
                 for name, value in self.inner.moved(expert).items():
                     sums[name].add_(value)
                 errors.append(mse)
                 rays += sum(len(batch) for batch in batches)
                 samples += shaded
-            ends += [float(value.sum()) for value in sums.values()]
-        # the store holds the background's gradient alone
+        ends = [float(value.sum()) for one in gathered for value in one.values()]
+        # no gradient was left in the store: what is applied or rejected is the way to the copies
         applied = self.learner.apply_or_reject([*errors, *ends], rates)
         if applied:
-            for expert in self.episodes.experts:
-                self._move(expert, s.reptile_step * decay / s.tasks)
+            self._move(s.reptile_step * decay / s.tasks)
         return StepReport(reported_error(errors, applied=applied), rays, samples)
 
-    def _move(self, expert: int, share: float) -> None:
-        for name, value in self.learner.scene.experts[expert].items():
-            value.add_(self._sums[expert][name], alpha=share)
+    def _move(self, share: float) -> None:
+        """Go a share of the way; the background's is the mean over the tasks of all experts."""
+        scene = self.learner.scene
+        moves = [(scene.experts[k], sums, share) for k, sums in self._sums.items()]
+        moves.append((scene.background, self._behind, share / len(self._sums)))
+        for parameters, sums, part in moves:
+            for name, value in parameters.items():
+                value.add_(sums[name], alpha=part)

@@ -18,6 +18,7 @@ from configs import EvalJob
 from nerfcore.data.records import Dataset, ImageSet, SparsePoints
 from nerfcore.errors import DataError
 from nerfcore.evaluation import Split
+from nerfcore.evaluation.halves import left_points
 
 Scored = tuple[Split, tuple[ImageSet, ...]]
 
@@ -28,7 +29,7 @@ class Plan:
 
     Attributes:
         adapt: sets of images adapted to.
-        points: sparse points of those images, None when there are none of their own.
+        points: sparse points that what is adapted to sees, None when there are none of their own.
         scored: each split with its images, none of them empty.
         halves: only left halves are adapted to and scored as `adapted`, right ones as
             `new_heldout`.
@@ -75,7 +76,8 @@ def _batch_plan(job: EvalJob, dataset: Dataset) -> Plan:
             ("adapted", both),
             ("old_val", (dataset.val,)),
         )
-        return Plan(both, batch.points, scored, halves=True)
+        points = None if batch.points is None else left_points(batch.points, batch.adapt)
+        return Plan(both, points, scored, halves=True)
     return Plan(
         (batch.adapt,),
         batch.points,

@@ -221,7 +221,7 @@ def test_query_rays_of_a_meta_step_also_teach_the_background() -> None:
     scene = tiny_scene(1, 2, margin=1.5)
     learner = Learner(scene, np.random.default_rng(0))
     fast = {n: v.clone() for n, v in scene.experts[1].items()}
-    weights = FastWeights(1, fast, learner.store, with_background=True)
+    weights = FastWeights(1, fast, learner.store, scene.background)
     learner.gradient(grey_batch(), weights)
     assert all(bool(g.any()) for g in learner.store.background.values())
 

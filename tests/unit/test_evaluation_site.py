@@ -16,12 +16,12 @@ from nerfcore.adaptation.disagreement import Disagreement
 from nerfcore.checkpoint import CheckpointStore
 from nerfcore.checkpoint.versions import keep_original, roll_back, versions
 from nerfcore.data.images import ImageStore
-from nerfcore.data.records import ImageSet, SceneFrame
+from nerfcore.data.records import ImageSet, SceneFrame, SparsePoints
 from nerfcore.errors import CheckpointError, DataError
 from nerfcore.evaluation import metrics_frame, write_metrics
 from nerfcore.evaluation.change_map import CELL_PX, changed_areas, write_change_map
 from nerfcore.evaluation.frame import PARQUET_FILE, SUMMARY_FILE, summarise_by_tto
-from nerfcore.evaluation.halves import keep_half
+from nerfcore.evaluation.halves import keep_half, left_points
 from nerfcore.evaluation.overlap import require_overlap
 from nerfcore.evaluation.retention import SiteErrors
 from nerfcore.evaluation.weights import ExpertShares
@@ -152,6 +152,27 @@ def test_halves_split_every_image(tmp_path: Path) -> None:
             masks.append(store.valid_mask(1).copy())
     assert (masks[0] ^ masks[1]).all()
     assert masks[0].sum(axis=1).tolist() == [2] * 4 and masks[0][:, :2].all()
+
+
+def test_points_that_only_a_right_half_sees_are_kept_from_the_adaptation(tmp_path: Path) -> None:
+    """Of four points: seen left in one of two images, right in both, in an unknown image, not."""
+    images = image_set(tmp_path, [LOOK_DOWN, LOOK_DOWN], (5, 4))
+    observations = [(0, 0, 1.9), (1, 0, 4.5), (0, 1, 2.1), (1, 1, 3.0), (2, 2, 0.5)]
+    images_seen, points_seen, columns = zip(*observations, strict=True)
+    points = SparsePoints(
+        xyz=np.arange(12, dtype=np.float32).reshape(4, 3),
+        rgb=np.zeros((4, 3), np.uint8),
+        error_px=np.zeros(4, np.float32),
+        track_lengths=np.full(4, 2, np.int32),
+        image_names=(*images.names, "another.png"),
+        image_ids=np.array(images_seen, np.int32),
+        point_ids=np.array(points_seen, np.int32),
+        xy_px=np.array([(x, 1.0) for x in columns], np.float32),
+    )
+    left = left_points(points, images)
+    assert left.xyz.tolist() == [[0.0, 1.0, 2.0]]
+    assert len(left.rgb) == len(left.error_px) == len(left.track_lengths) == 1
+    assert len(left.image_ids) == len(left.point_ids) == len(left.xy_px) == 0
 
 
 def test_images_of_another_place_are_refused_with_their_distance(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from nerfcore.scene import SceneModel
 from nerfcore.training.episodes import Episode
 from nerfcore.training.inner_loop import InnerLoop
 from nerfcore.training.inner_rates import InnerRates, rate_gradient
-from nerfcore.training.learner import FastWeights, Learner, Rates
+from nerfcore.training.learner import Learner, Rates
 from nerfcore.training.pixels import RayBatch
 from nerfcore.training.second_order import GroupRates, MamlStepper, TaskLoss, adapted
 from nerfcore.training.settings import TrainSettings
@@ -33,7 +33,7 @@ def batch(count: int, seed: int) -> RayBatch:
 class Tasks:
     """Hands out the same episode again and again."""
 
-    experts = (0,)
+    experts: tuple[int, ...] = (0,)
 
     def __init__(self, support: RayBatch, query: RayBatch) -> None:
         self.support, self.query = support, query
@@ -58,12 +58,12 @@ class Field:
         self.support, self.query = (
             TaskLoss(self.scene, 0, batch(24, seed), half, grid, DOUBLE) for seed in (1, 2)
         )
-        self.first: Parameters = {n: v.to(DOUBLE) for n, v in self.scene.experts[0].items()}
-        self.sky: Parameters = {n: v.to(DOUBLE) for n, v in self.scene.background.items()}
+        self.first = doubled(whole(self.scene))
         self.rates: GroupRates = {
             "table": torch.full((len(self.level_rows),), 2.0, dtype=DOUBLE),
             "sigma": torch.tensor(0.3, dtype=DOUBLE),
             "color": torch.tensor(0.2, dtype=DOUBLE),
+            "bg": torch.tensor(0.1, dtype=DOUBLE),
         }
 
     def query_after(self, first: Parameters, rates: GroupRates, steps: int) -> torch.Tensor:
@@ -72,8 +72,18 @@ class Field:
             leaves = {
                 n: v if v.requires_grad else v.detach().requires_grad_() for n, v in first.items()
             }
-            fast = adapted(leaves, self.sky, self.support, rates, steps, self.level_rows)
-            return self.query(fast, self.sky)
+            fast = adapted(leaves, self.support, rates, steps, self.level_rows)
+            return self.query(fast)
+
+
+def whole(scene: SceneModel) -> Parameters:
+    """Copies of what one task adapts: expert 0 and the background."""
+    return {n: v.clone() for n, v in (scene.experts[0] | scene.background).items()}
+
+
+def doubled(parameters: Parameters) -> Parameters:
+    """Copies in float64."""
+    return {n: v.to(DOUBLE) for n, v in parameters.items()}
 
 
 def slope(loss: Callable[[float], float]) -> float:
@@ -118,11 +128,13 @@ def test_second_order_differs_from_first_order() -> None:
     field = Field()
     first = {n: v.clone().requires_grad_() for n, v in field.first.items()}
     with torch.enable_grad():
-        fast = adapted(first, field.sky, field.support, field.rates, 3, field.level_rows)
-        loss = field.query(fast, field.sky)
-        through = torch.autograd.grad(loss, first["sigma.0"], retain_graph=True)[0]
-        at_copy = torch.autograd.grad(loss, fast["sigma.0"])[0]
-    assert not torch.allclose(through, at_copy, rtol=1e-2)
+        fast = adapted(first, field.support, field.rates, 3, field.level_rows)
+        loss = field.query(fast)
+        names = ("sigma.0", "bg.0")
+        through = torch.autograd.grad(loss, [first[n] for n in names], retain_graph=True)
+        at_copy = torch.autograd.grad(loss, [fast[n] for n in names])
+    for a, b in zip(through, at_copy, strict=True):
+        assert not torch.allclose(a, b, rtol=1e-2)
 
 
 def test_first_order_meta_gradient_is_the_querys_slope_at_the_copy() -> None:
@@ -133,17 +145,17 @@ def test_first_order_meta_gradient_is_the_querys_slope_at_the_copy() -> None:
     settings = TrainSettings(tasks=1, inner_steps=3, inner_lr=0.01)
     inner = InnerLoop(learner, settings, None)
     inner.adapt(0, [batch(24, 1)] * 3)
-    learner.gradient(batch(24, 2), FastWeights(0, inner.fast, learner.store, with_background=True))
+    learner.gradient(batch(24, 2), inner.at_copy(0, learner.store))
     layout = scene.architecture.layout
     assert layout is not None
     half = np.full(24, 0.5, np.float32)
     oracle = TaskLoss(scene, 0, batch(24, 2), half, TorchGrid(layout), DOUBLE)
-    copy = {n: v.to(DOUBLE) for n, v in inner.fast.items()}
-    sky = {n: v.to(DOUBLE) for n, v in scene.background.items()}
-    for name in ("sigma.0", "sigma.2", "color.0", "color.2"):
+    copy = doubled(inner.fast | inner.background)
+    gradients = learner.store.of(0) | learner.store.background
+    for name in ("sigma.0", "sigma.2", "color.0", "color.2", "bg.0", "bg.1"):
         along = torch.randn(copy[name].shape, generator=torch.Generator().manual_seed(0)).to(DOUBLE)
-        expected = slope(lambda t, n=name, a=along: float(oracle(copy | {n: copy[n] + t * a}, sky)))
-        found = float((learner.store.of(0)[name].double() * along).sum())
+        expected = slope(lambda t, n=name, a=along: float(oracle(copy | {n: copy[n] + t * a})))
+        found = float((gradients[name].double() * along).sum())
         assert found == pytest.approx(expected, rel=2e-3, abs=2e-6)
 
 
@@ -156,12 +168,13 @@ def test_a_fomaml_step_applies_the_querys_gradient_at_the_copy(learns_rates: boo
     scene = tiny_scene(table_scale=3e3)
     layout = scene.architecture.layout
     assert layout is not None
-    start = {n: v.clone() for n, v in scene.experts[0].items()}
+    start = whole(scene)
     learner = Learner(scene, np.random.default_rng(0))
     learner.jitter = lambda count: np.full(count, 0.5, np.float32)  # type: ignore[method-assign]
     applied: list[Parameters] = []
     learner.apply = lambda rates: applied.append(gathered(learner))  # type: ignore[method-assign]
-    settings = TrainSettings(tasks=1, inner_steps=3, inner_lr=0.01)
+    brisk = Rates(background=0.05)  # else it moves too little to tell the copy from the start
+    settings = TrainSettings(tasks=1, inner_steps=3, inner_lr=0.01, rates=brisk)
     factors = InnerRates(1, layout) if learns_rates else None
     tasks = Tasks(batch(48, 1), batch(48, 2))
     FomamlStepper(learner, tasks, settings, factors).step(Rates(), decay=1.0)  # type: ignore[arg-type]
@@ -175,24 +188,24 @@ def test_a_fomaml_step_applies_the_querys_gradient_at_the_copy(learns_rates: boo
 
 
 def gathered(learner: Learner) -> Parameters:
-    """The gradient of expert 0 that a learner is about to apply, the table's dense."""
+    """The gradient of expert 0 and background that a learner will apply, the table's dense."""
     layout, splats = learner.scene.architecture.layout, learner.store.table(0)
     assert layout is not None and splats is not None
     table = torch.zeros_like(learner.scene.experts[0]["table"])
     points = torch.from_numpy(np.ascontiguousarray(splats.positions.T))
     TorchGrid(layout).add_table_gradient(points, torch.from_numpy(splats.d_features.T), table)
-    return {n: v.clone() for n, v in learner.store.of(0).items()} | {"table": table}
+    small = learner.store.of(0) | learner.store.background
+    return {n: v.clone() for n, v in small.items()} | {"table": table}
 
 
 def task_gradient(scene: SceneModel, seed: int, at: Parameters) -> Parameters:
-    """The gradient of a batch's loss at some parameters of expert 0, by autograd in float64."""
+    """The gradient of a batch's loss at some parameters, by autograd in float64."""
     layout = scene.architecture.layout
     assert layout is not None
     half = np.full(48, 0.5, np.float32)
     leaves = {n: v.to(DOUBLE).requires_grad_() for n, v in at.items()}
-    sky = {n: v.to(DOUBLE) for n, v in scene.background.items()}
     with torch.enable_grad():
-        loss = TaskLoss(scene, 0, batch(48, seed), half, TorchGrid(layout), DOUBLE)(leaves, sky)
+        loss = TaskLoss(scene, 0, batch(48, seed), half, TorchGrid(layout), DOUBLE)(leaves)
         found = torch.autograd.grad(loss, list(leaves.values()))
     return {n: g.float() for n, g in zip(leaves, found, strict=True)}
 
@@ -200,7 +213,7 @@ def task_gradient(scene: SceneModel, seed: int, at: Parameters) -> Parameters:
 def test_reptile_moves_a_share_of_the_way_to_the_mean_of_the_copies() -> None:
     """theta + step * mean(phi - theta), phi from Adam steps by torch.optim on the same batches."""
     scene = tiny_scene(table_scale=3e3)
-    start = {n: v.clone() for n, v in scene.experts[0].items()}
+    start = whole(scene)
     learner = Learner(scene, np.random.default_rng(0))
     learner.jitter = lambda count: np.full(count, 0.5, np.float32)  # type: ignore[method-assign]
     settings = TrainSettings(tasks=2, inner_steps=3, inner_lr=0.01, reptile_step=0.5)
@@ -208,11 +221,28 @@ def test_reptile_moves_a_share_of_the_way_to_the_mean_of_the_copies() -> None:
     ReptileStepper(learner, tasks, settings).step(Rates(), decay=0.5)  # type: ignore[arg-type]
     rates = settings.rates.scaled(settings.inner_lr / settings.rates.encoding).by_name()
     phi = adam_oracle(start, rates)
-    for name, value in scene.experts[0].items():
+    for name, value in whole(scene).items():
         expected = 0.25 * (phi[name] - start[name])
         # Adam follows the sign of the faintest gradients, where float32 may err;
         # an entry whose gradient is exactly zero stays, where torch lets its momentum coast
         assert float((value - start[name] - expected).norm()) < 0.05 * float(expected.norm()), name
+
+
+def test_the_background_goes_to_the_mean_of_all_experts_copies() -> None:
+    """It is shared: with two experts on the same task it moves no further than with one."""
+    moved = []
+    for experts in ((0,), (0, 1)):
+        scene = tiny_scene(1, 2, margin=1.5)
+        before = {n: v.clone() for n, v in scene.background.items()}
+        learner = Learner(scene, np.random.default_rng(0))
+        learner.jitter = lambda count: np.full(count, 0.5, np.float32)  # type: ignore[method-assign]
+        tasks = Tasks(batch(48, 1), batch(48, 2))
+        tasks.experts = experts
+        settings = TrainSettings(tasks=1, inner_steps=1, inner_lr=0.01, reptile_step=0.5)
+        ReptileStepper(learner, tasks, settings).step(Rates(), 1.0)  # type: ignore[arg-type]
+        moved.append({n: v - before[n] for n, v in scene.background.items()})
+    for name, once in moved[0].items():
+        assert once.any() and torch.allclose(moved[1][name], once, rtol=1e-3, atol=1e-7), name
 
 
 def adam_oracle(start: Parameters, rates: dict[str, float]) -> Parameters:
@@ -224,12 +254,11 @@ def adam_oracle(start: Parameters, rates: dict[str, float]) -> Parameters:
     leaves = {n: v.to(DOUBLE).requires_grad_() for n, v in start.items()}
     groups = [{"params": [v], "lr": rates[n.split(".")[0]]} for n, v in leaves.items()]
     optimiser = torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-15)
-    sky = {n: v.to(DOUBLE) for n, v in scene.background.items()}
     loss = TaskLoss(scene, 0, batch(48, 1), half, TorchGrid(layout), DOUBLE)
     for _ in range(3):
         optimiser.zero_grad()
         with torch.enable_grad():
-            loss(leaves, sky).backward()
+            loss(leaves).backward()
         optimiser.step()
     return {n: v.detach().float() for n, v in leaves.items()}
 
@@ -243,7 +272,7 @@ def test_learned_rates_follow_the_querys_slope_along_what_moved() -> None:
     factors = InnerRates(1, layout)
     inner = InnerLoop(learner, TrainSettings(inner_steps=2, inner_lr=0.01), factors)
     inner.adapt(0, [batch(48, 1)] * 2)
-    learner.gradient(batch(48, 2), FastWeights(0, inner.fast, inner.store))
+    learner.gradient(batch(48, 2), inner.at_copy(0, inner.store))
     splats, gradient, moved = inner.store.table(0), inner.store.of(0), inner.moved(0)
     assert splats is not None
     found = rate_gradient(factors, moved, gradient, splats)
@@ -298,9 +327,12 @@ def test_meta_steps_lower_the_adapted_loss(kind: str) -> None:
 def test_what_the_inner_loop_may_not_change_stays() -> None:
     scene = tiny_scene(table_scale=3e3)
     learner = Learner(scene, np.random.default_rng(0))
+    before = whole(scene)
     for part, stays in (("features", "sigma.0"), ("mlps", "table")):
         inner = InnerLoop(learner, TrainSettings(adapt=part, inner_lr=0.01), None)  # type: ignore[arg-type]
         inner.adapt(0, [batch(48, 1)] * 2)
         moved = inner.moved(0)
         assert not moved[stays].any()
         assert moved["table" if stays == "sigma.0" else "sigma.0"].any()
+        assert moved["bg.0"].any() == (part == "mlps")
+        assert all(torch.equal(now, before[n]) for n, now in whole(scene).items())
