@@ -31,7 +31,8 @@ class PhotoPanel:
     def __init__(self, view: ClientView) -> None:
         self._view = view
         self._lock = threading.Lock()
-        self._nodes: list[viser.CameraFrustumHandle] = []
+        self._nodes: dict[tuple[str, int], viser.CameraFrustumHandle] = {}
+        self._inside: tuple[str, int] | None = None
         gui, groups = view.client.gui, view.site.shelf.groups
         if not groups:
             gui.add_markdown("This viewer was given no photographs.")
@@ -95,6 +96,7 @@ class PhotoPanel:
         target = ground_target(camera, self._view.site.frame)
         distance = float(np.linalg.norm(target - camera.c2w[:, 3]))
         self._view.fly_into(camera, distance)
+        self._hide_own_camera()
         self._view.change_look(lambda: {"photograph": self._photograph()})
 
     def _next(self, which: str) -> None:
@@ -125,7 +127,7 @@ class PhotoPanel:
 
     def _show_cameras(self) -> None:
         with self._lock:
-            for node in self._nodes:
+            for node in self._nodes.values():
                 node.remove()
             self._nodes.clear()
             if not self._cameras.value:
@@ -135,9 +137,17 @@ class PhotoPanel:
             stride = max(1, -(-total // MOST_FRUSTA))
             for group in groups:
                 for index in range(0, len(group), stride):
-                    self._nodes.append(self._frustum(group, index))
+                    self._nodes[group.name, index] = self._frustum(group, index)
         if stride > 1:
             self._view.say("Cameras", f"Every {stride}th of {total} is drawn.", "green")
+
+    def _hide_own_camera(self) -> None:
+        """Take the camera that was jumped into out of its own picture, until the next jump."""
+        with self._lock:
+            for key, is_visible in ((self._inside, True), (self._photograph(), False)):
+                if key in self._nodes:
+                    self._nodes[key].visible = is_visible
+            self._inside = self._photograph()
 
     def _frustum(self, group: PhotoGroup, index: int) -> viser.CameraFrustumHandle:
         camera = group.camera(index)

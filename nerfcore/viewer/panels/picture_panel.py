@@ -54,6 +54,7 @@ class PicturePanel:
             )
             self._crop = gui.add_checkbox("Crop box", False)
             self._sides = self._box_sliders()
+            self._box_line = gui.add_markdown("", visible=False)
         for handle in (self._exposure, self._gamma):
             handle.on_update(lambda _: self._act("Light", self._change_light))
         for handle in (
@@ -90,8 +91,8 @@ class PicturePanel:
         )
 
     def _change_render(self) -> None:
-        for slider in self._sides:
-            slider.visible = bool(self._crop.value)
+        for handle in (*self._sides, self._box_line):
+            handle.visible = bool(self._crop.value)
         self._view.change_look(self._wanted)
 
     def _wanted(self) -> dict[str, object]:
@@ -112,11 +113,18 @@ class PicturePanel:
             max_samples=int(still) or None,
             near_m=near or None,
             far_m=far or None,
-            crop_enu_m=self._box() if self._crop.value else None,
+            crop_enu_m=self._told_box() if self._crop.value else None,
             expert=None if expert == ALL_EXPERTS else int(expert),
             background_rgb=BACKGROUNDS[background],
         )
         return {"moving_samples": int(moving) or None, "options": options}
+
+    def _told_box(self) -> tuple[Point, Point]:
+        """The crop box, after its numbers were written below the sliders."""
+        box = self._box()
+        sides = zip(("East", "North", "Up"), *box, strict=True)
+        self._box_line.content = "  \n".join(f"{n} {a:g} to {b:g} m" for n, a, b in sides)
+        return box
 
     def _box(self) -> tuple[Point, Point]:
         """The crop box's lowest and highest corner, East, North, Up in m."""

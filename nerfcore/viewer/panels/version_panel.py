@@ -56,9 +56,11 @@ class VersionPanel:
         versioning.follow(is_following)
 
     def show(self, name: str) -> None:
-        """Say which version is shown."""
+        """Say which version is shown, and choose it."""
         self._shown.content = f"Shown: **{name}**"
         self._renew()
+        if name in self._name.options:
+            self._name.value = name
 
     def _on_click(
         self, button: viser.GuiButtonHandle, title: str, action: Callable[[], object]

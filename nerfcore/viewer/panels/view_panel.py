@@ -20,6 +20,7 @@ SAY_PLACE_EVERY_S: Final = 0.25
 DOLLY: Final = {"Closer": 0.7, "Away": 1.0 / 0.7}
 TURNS: Final = ("Down", "North", "East", "South", "West")
 SIZES: Final = {"as shown": 1.0, "2 x": 2.0}
+STAYED_SHARE: Final = 1e-3  # of the distance: a camera this close to where it was led has stayed
 SHALLOW: Final = 0.35  # tangent of the angle below the horizon of a view to a compass point
 
 
@@ -34,6 +35,7 @@ class ViewPanel:
         self._view = view
         self._lock = threading.Lock()
         self._placed_at = 0.0
+        self._flown: tuple[np.ndarray, np.ndarray] | None = None
         gui = view.client.gui
         self._show = gui.add_dropdown(
             "Show",
@@ -89,13 +91,17 @@ class ViewPanel:
         return "  \n".join(lines)
 
     def _change_show(self) -> None:
-        show, site = Show(self._show.value), self._view.site
-        if show is Show.CHANGE and not site.shelf.groups:
+        if Show(self._show.value) is Show.CHANGE and not self._view.site.shelf.groups:
             raise ValueError("this viewer was given no photographs to compare with")
+        self._view.change_look(self._wanted)
+
+    def _wanted(self) -> dict[str, object]:
+        """What is to be shown; its legend is put up, in the turn of the change."""
+        show, site = Show(self._show.value), self._view.site
         html = legend_html(show, site.depth_max_m, len(site.experts.centroids))
         self._legend.content = html
         self._legend.visible = bool(html)
-        self._view.change_look(lambda: {"show": Show(self._show.value)})
+        return {"show": show}
 
     def _take_screenshot(self) -> None:
         folder = self._view.site.folder / "screenshots"
@@ -124,17 +130,32 @@ class ViewPanel:
             ahead = {"North": (0, -1), "East": (1, 0), "South": (0, 1), "West": (-1, 0)}[where]
             offset = np.array([-SHALLOW, -ahead[0], -ahead[1]])
         offset *= distance / float(np.linalg.norm(offset))
-        self._view.fly_to(target + offset, target)
+        self._fly(target + offset, target)
 
     def _dolly(self, factor: float) -> None:
         eye, target = self._eye_and_target()
-        self._view.fly_to(target + factor * (eye - target), target)
+        self._fly(target + factor * (eye - target), target)
+
+    def _fly(self, eye: np.ndarray, target: np.ndarray) -> None:
+        self._flown = eye, target
+        self._view.fly_to(eye, target)
 
     def _eye_and_target(self) -> tuple[np.ndarray, np.ndarray]:
+        """Where the camera is, and the point to act about.
+
+        While one stays where a button led, the point stays too: what stands before it from there
+        would else draw the view nearer from turn to turn.
+        """
         camera = self._view.camera
         if camera is None:
             raise ValueError("no view yet; move the camera once")
         eye = camera.c2w[:, 3].astype(np.float64)
+        if self._flown is not None:
+            to_target = self._flown[1] - eye
+            distance = float(np.linalg.norm(to_target))
+            has_stayed = float(np.linalg.norm(eye - self._flown[0])) < STAYED_SHARE * distance
+            if has_stayed and -camera.c2w[:, 2] @ to_target > (1.0 - STAYED_SHARE) * distance:
+                return self._flown
         target = self._view.point_at(0.5, 0.5)
         if target is None:
             target = ground_target(looking_at(eye, eye - camera.c2w[:, 2], 4, 3, 1.0),
