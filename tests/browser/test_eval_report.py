@@ -16,6 +16,7 @@ from nerfcore.data.records import SceneFrame
 from nerfcore.evaluation import EvaluationPictures, MetricRow, write_metrics
 from nerfcore.evaluation.change_map import write_change_map
 from nerfcore.evaluation.report import write_report
+from nerfcore.evaluation.report.strips import WINDOW_PX, changed_window
 from nerfcore.evaluation.retention import RETENTION_FILE
 from nerfcore.geometry.geodesy import GeoPoint
 from nerfcore.sampling.ground import GroundGrid
@@ -83,8 +84,8 @@ def shown(page: Path) -> dict[str, Any]:
 def test_report_opens_with_every_part(tmp_path: Path) -> None:
     page = shown(job_folder(tmp_path / "site-1-eval") / "report.html")
     assert not page["problems"] and not page["broken"] and not page["wide"]
-    # two images: truth, two predictions, two errors, depth; two maps
-    assert page["images"] == 2 * 6 + 2
+    # two images: truth, two predictions, two errors, depth; magnified: truth, two; two maps
+    assert page["images"] == 2 * (6 + 3) + 2
     assert page["circles"] == 2 * 4  # two charts of two splits at two ttos
     assert "new images held out: 16 → 19.00" in page["titles"]
     for words in ("site-1-eval", "19.00 dB (+4.00)", "new <b>1</b>.jpg", "changed areas",
@@ -121,3 +122,17 @@ def test_jobs_that_cannot_be_compared_are_refused(tmp_path: Path) -> None:
 
 
 pytestmark = pytest.mark.filterwarnings("error")
+
+
+def test_the_magnified_window_is_where_the_pictures_differ_most() -> None:
+    """Of two changed patches the stronger; a picture smaller than the window is shown whole."""
+    before = np.full((300, 400, 3), 90, np.uint8)
+    after = before.copy()
+    after[250:270, 20:50] = 120
+    after[100:120, 300:330] = 250
+    rows, columns = changed_window(before, after)
+    assert (columns.stop - columns.start, rows.stop - rows.start) == WINDOW_PX
+    assert rows.start <= 100 and rows.stop >= 120
+    assert columns.start <= 300 and columns.stop >= 330
+    small = before[:48, :64]
+    assert changed_window(small, small) == (slice(0, 48), slice(0, 64))

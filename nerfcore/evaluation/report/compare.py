@@ -11,8 +11,7 @@ import pandas as pd
 from nerfcore.errors import DataError
 from nerfcore.evaluation.frame import SPLITS, summarise
 from nerfcore.evaluation.report.chart import Axis, Curve, line_chart
-from nerfcore.evaluation.report.page import SPLIT_WORDS
-from nerfcore.evaluation.report.style import page, table
+from nerfcore.evaluation.report.style import SPLIT_WORDS, page, table
 
 
 def compare_report(frames: Mapping[str, Sequence[pd.DataFrame]], title: str) -> str:

@@ -1,8 +1,8 @@
-"""Owns the frame of every report: head, styles, tables, pictures inside the page."""
+"""Owns the frame of every report: head, styles, words, tables, pictures inside the page."""
 
 import base64
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
@@ -13,6 +13,11 @@ from numpy.typing import NDArray
 
 # The page can load nothing from anywhere, whatever an image's name says.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+SPLIT_WORDS = {
+    "adapted": "images adapted to",
+    "new_heldout": "new images held out",
+    "old_val": "old validation views",
+}
 PHOTO_QUALITY = 82
 LOSSLESS = 101  # how OpenCV is asked for lossless WebP
 _CSS = """
@@ -52,11 +57,14 @@ def page(title: str, kicker: str, body: str) -> str:
 """
 
 
-def table(frame: pd.DataFrame, decimals: int = 2) -> str:
-    """A dataframe as an HTML table; numbers rounded, NaN as a dash."""
+def table(
+    frame: pd.DataFrame, decimals: int = 2, by_column: Mapping[str, int] | None = None
+) -> str:
+    """A dataframe as an HTML table; numbers rounded, in some columns otherwise; NaN as a dash."""
+    digits = [(by_column or {}).get(str(name), decimals) for name in frame.columns]
     head = "".join(f"<th>{escape(str(name).replace('_', ' '))}</th>" for name in frame.columns)
     rows = "".join(
-        f"<tr>{''.join(f'<td>{_cell(value, decimals)}</td>' for value in row)}</tr>"
+        f"<tr>{''.join(f'<td>{_cell(v, d)}</td>' for v, d in zip(row, digits, strict=True))}</tr>"
         for row in frame.itertuples(index=False)
     )
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead>{rows}</table></div>'
