@@ -8,7 +8,7 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from kafka_utils.client_log import ConnectionLog, describe
+from kafka_utils.client_log import ConnectionLog, describe, describe_refusal
 from kafka_utils.errors import BrokerUnreachableError, KafkaTopicError
 from kafka_utils.settings import KafkaSettings
 
@@ -26,8 +26,8 @@ def _client(settings: KafkaSettings) -> tuple[AdminClient, ConnectionLog]:
         return AdminClient(config), log
     except KafkaException as error:
         raise BrokerUnreachableError(
-            f"broker {settings.bootstrap}: the client cannot start: {error.args[0].str()}; "
-            "check the properties file"
+            f"broker {settings.bootstrap}: the client cannot start: "
+            f"{describe_refusal(error.args[0], settings.properties)}; check the properties file"
         ) from error
 
 

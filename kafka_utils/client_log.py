@@ -6,6 +6,7 @@ them is unreadable, so an outage is logged when it starts and once every `REPEAT
 
 import logging
 import time
+from collections.abc import Mapping
 
 from confluent_kafka import KafkaError
 
@@ -19,6 +20,18 @@ def describe(error: KafkaError) -> str:
     text = " ".join(error.str().split())
     _, found, detail = text.partition("]: ")
     return f"{error.name()}: {detail if found else text}"
+
+
+def describe_refusal(error: KafkaError, properties: Mapping[str, str]) -> str:
+    """Return why librdkafka refuses a configuration, without the values of the user's properties.
+
+    It quotes a value it does not know, which may be a secret on the wrong line.
+    """
+    text = describe(error)
+    for value in sorted(properties.values(), key=len, reverse=True):
+        if len(value) > 1:
+            text = text.replace(value, "(not shown)")
+    return text
 
 
 class ConnectionLog:

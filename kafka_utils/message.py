@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Consumer, KafkaException
 from confluent_kafka import Message as RawMessage
 
-from kafka_utils.client_log import ConnectionLog
+from kafka_utils.client_log import ConnectionLog, describe_refusal
 from kafka_utils.errors import KafkaConsumeError
 
 _METADATA_TIMEOUT_S = 2.0
@@ -92,7 +92,11 @@ class ConsumerClient:
         try:
             self.raw = Consumer({**config, "error_cb": self.log.on_error})
         except KafkaException as error:
-            raise KafkaConsumeError(f"{role} cannot start: {error.args[0].str()}") from error
+            given = {name: value for name, value in config.items() if isinstance(value, str)}
+            reason = describe_refusal(error.args[0], given)
+            raise KafkaConsumeError(
+                f"{role} cannot start: {reason}; check the properties file"
+            ) from error
 
     def cluster_id(self) -> str | None:
         """Return the cluster's id, asked anew after a lost connection; None while unreachable."""

@@ -13,7 +13,7 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka import Message as RawMessage
 from confluent_kafka import Producer as RawProducer
 
-from kafka_utils.client_log import ConnectionLog, describe
+from kafka_utils.client_log import ConnectionLog, describe, describe_refusal
 from kafka_utils.errors import KafkaDeliveryError, KafkaQueueFullError
 from kafka_utils.settings import MAX_MESSAGE_BYTES, KafkaSettings, check_topic
 
@@ -44,7 +44,10 @@ class Producer:
         try:
             return RawProducer({**config, "error_cb": self._log.on_error})
         except KafkaException as error:
-            raise KafkaDeliveryError(f"producer cannot start: {error.args[0].str()}") from error
+            reason = describe_refusal(error.args[0], self._settings.properties)
+            raise KafkaDeliveryError(
+                f"producer cannot start: {reason}; check the properties file"
+            ) from error
 
     def send(
         self,

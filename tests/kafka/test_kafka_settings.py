@@ -1,8 +1,13 @@
 """Settings: malformed names are refused by name, secrets stay out of sight, correctness wins."""
 
+import time
+
 import pytest
 
-from kafka_utils.errors import KafkaSettingsError
+from kafka_utils.admin import wait_for_broker
+from kafka_utils.errors import KafkaSettingsError, KafkaUtilsError
+from kafka_utils.producer import Producer
+from kafka_utils.reader import TopicReader
 from kafka_utils.settings import (
     KafkaSettings,
     check_bootstrap,
@@ -99,3 +104,21 @@ def test_the_embedded_broker_gets_short_sessions_and_no_static_members():
     assert (embedded["session.timeout.ms"], external["session.timeout.ms"]) == (2000, 45000)
     assert "group.instance.id" not in embedded
     assert external["group.instance.id"] == "member-1"
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        lambda settings: wait_for_broker(settings, time.monotonic()),
+        Producer,
+        lambda settings: TopicReader(settings, "t"),
+    ],
+)
+def test_a_secret_on_the_wrong_line_is_not_shown(start):
+    """librdkafka quotes a value that it does not know."""
+    settings = KafkaSettings("127.0.0.1:1", properties={"security.protocol": "hunter2"})
+    with pytest.raises(
+        KafkaUtilsError, match=r"security\.protocol.*check the properties file"
+    ) as caught:
+        start(settings)
+    assert "hunter2" not in str(caught.value)
