@@ -40,7 +40,7 @@ class Heading:
     def __str__(self) -> str:
         point = POINTS[round(self.heading_deg / 45.0) % len(POINTS)]
         side = "up" if self.pitch_deg > 0 else "down"
-        return f"{self.heading_deg:.0f}° ({point}), {abs(self.pitch_deg):.0f}° {side}"
+        return f"{round(self.heading_deg) % 360}° ({point}), {abs(self.pitch_deg):.0f}° {side}"
 
 
 def heading_of(camera: Camera, frame: SceneFrame) -> Heading:
