@@ -25,6 +25,10 @@ from mediator.states import ENDED
 ROOT = Path(__file__).parents[2]
 SCRIPT_S = 60.0
 JOB_S = 90.0
+TINY = {
+    "event": "collapse", "blocks": 2, "images": 24, "update-images": 20, "size": "128x96",
+    "points": 1500, "supersampling": 1,
+}  # fmt: skip
 SMALL_MODEL = {"log2_hashmap_size": 13, "max_resolution": 256, "batch_rays": 1024}
 
 
@@ -57,13 +61,14 @@ class City:
         prepared: the dataset, with partition `g22` and one batch.
     """
 
-    def __init__(self, project: Path) -> None:
+    def __init__(self, project: Path, **flown: object) -> None:
+        """Make it; `flown` overrides `TINY`, by `make_city.py`'s options."""
         self.project = project
         self.flights = project / "data/demo/city"
         self.prepared = project / "data/demo/out/prepared"
-        size = ("--blocks", 2, "--images", 24, "--update-images", 20, "--size", "128x96")
-        cheap = ("--points", 1500, "--supersampling", 1)
-        _made("make_city.py", self.flights, "--event", "collapse", *size, *cheap)
+        options = {**TINY, **{name.replace("_", "-"): value for name, value in flown.items()}}
+        words = [word for name, value in options.items() for word in (f"--{name}", value)]
+        _made("make_city.py", self.flights, *words)
         into = ("--data_path", self.flights / "before", "--output_path", self.prepared)
         _made("prepare_dataset.py", *into, "--ecef_to_enu", "--val_split", 0.16)
         cells = ("--grid_dim", 2, 2, "--cluster_2d", "--boundary_margin", 1.05)
