@@ -18,7 +18,7 @@ from configs.control import ControlRequest
 from configs.parse import parse_message
 from mediator.inheritance import inherit_checkpoints
 from mediator.ledger import Ledger
-from mediator.offers import AS_READ, Offer, message_from_spec, unpack
+from mediator.offers import AS_READ, Offer, message_from_spec, new_job, source_of, unpack
 from mediator.peers import Known, SharedMemory
 from mediator.placement import Placement
 from mediator.records import Watch
@@ -102,7 +102,8 @@ class Adoption:
         job = parse_message(watch.job.spec)
         if isinstance(job, ControlRequest):
             return False
-        to_cancel = any(control.op == "cancel" for control in self._ledger.open_controls(job_id))
+        epoch = 0 if known is None else known.epoch
+        to_cancel = any(control.cancels(epoch) for control in self._ledger.open_controls(job_id))
         if to_cancel and known is not None:
             return self._take(watch, known, None)
         try:
@@ -117,6 +118,22 @@ class Adoption:
                 return self._wait(watch, known, reason, to_cancel=to_cancel)
             self._leave(watch, known, place.mediator)
         return False
+
+    def keep(self, offer: Offer) -> None:
+        """Watch another mediator's job whose message cannot be read from the jobs topic again."""
+        job_id, known = offer.job_id, self._memory.known(offer.job_id)
+        done = known is not None and known.ended and known.epoch >= offer.epoch
+        mine = known is not None and known.mediator == self._memory.me
+        if done or mine or self._ledger.state_of(job_id) not in (None, JobState.REJECTED):
+            return
+        try:
+            asked = parse_message(offer.message.value or b"")
+        except JobRefused as refusal:
+            _log.warning("job %s of another mediator could not be run here: %s",
+                         job_id, one_line(refusal.reason))  # fmt: skip
+            return
+        if not isinstance(asked, ControlRequest):
+            self._ledger.watch(source_of(offer.message), new_job(asked), seen=True)
 
     # --- whose it is ------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ others to the event topic only. When a job goes to another mediator, or is run a
 below one seen before is void. `seq` 0 is a word of a mediator that does not own the job.
 
 The status topic also holds what mediators tell each other, under keys that no job can have:
-`mediator/<id>` and `control/<op>/<job id>`.
+`mediator/<id>`, `control/<op>/<job id>`, `offer/<message>` and `message/<job id>`.
 """
 
 import base64
@@ -116,6 +116,18 @@ class FieldProblem:
     field: str
     value: str
     message: str
+
+    def __str__(self) -> str:
+        return f"{self.field} = {self.value}: {self.message}"
+
+
+def taken_by_other_spec(job_id: str) -> FieldProblem:
+    """Give what is wrong with a message under the id of a job with another spec."""
+    return FieldProblem(
+        "job_id",
+        json.dumps(job_id),
+        "is taken by a job with another spec; choose another job_id",
+    )
 
 
 @dataclass(frozen=True)

@@ -12,19 +12,19 @@ import re
 from collections.abc import Callable
 from enum import StrEnum
 
-from configs import OPS, Job, JobRefused, Roots, canonical_json
+from configs import OPS, Job, JobRefused, Roots
 from configs.common import JOB_ID_PATTERN
 from configs.control import ControlRequest
 from configs.parse import parse_message, spec_hash
 from kafka_utils.consumer import Message
 from mediator.errors import MediatorError
-from mediator.events import DeadLetter, FieldProblem
+from mediator.events import DeadLetter, FieldProblem, taken_by_other_spec
 from mediator.job_folder import clash_of
 from mediator.ledger import Ledger
-from mediator.offers import AS_READ, MESSAGE_LIMIT_BYTES, Offer, pack, source_of
+from mediator.offers import AS_READ, MESSAGE_LIMIT_BYTES, Offer, new_job, pack, source_of
 from mediator.peers import Known, SharedMemory
 from mediator.placement import Place, Placement
-from mediator.records import Control, NewJob, Source
+from mediator.records import Control, Source
 from mediator.requirements import JobUnknown
 from mediator.states import JobState
 from mediator.text import one_line
@@ -76,7 +76,7 @@ class Intake:
         Raises:
             LedgerWriteError: nothing was written; the message must be given again.
         """
-        source = Source(message.cluster_id, message.topic, message.partition, message.offset)
+        source = source_of(message)
         if self._ledger.has_seen(source):
             return Outcome.SEEN_BEFORE
         try:
@@ -113,7 +113,7 @@ class Intake:
         if isinstance(asked, ControlRequest):
             return
         source = source_of(offer.message)
-        new = _new_job(asked)
+        new = new_job(asked)
         try:
             place = self.placement.find(asked)
         except JobRefused as refusal:
@@ -134,7 +134,7 @@ class Intake:
 
     def _take_control(self, source: Source, asked: ControlRequest) -> Outcome:
         self._check_control(asked)
-        control = Control(asked.op, asked.job_id, str(source))
+        control = Control(asked.op, asked.job_id, str(source), self._epoch_of(asked.job_id))
         self._ledger.note_control(control, source.topic, source)
         self._say(_log.info, "job %s: request to %s (%s)", asked.job_id, asked.op, source)
         return Outcome.CONTROL
@@ -177,6 +177,11 @@ class Intake:
         here = letter.job_id is not None and self._ledger.state_of(letter.job_id) is not None
         return known is not None and not here and known.spec_sha256 == letter.sha256
 
+    def _epoch_of(self, job_id: str) -> int:
+        """Give the epoch a job is in, as far as this mediator knows; 0 for a job unknown."""
+        known, here = self._known(job_id), self._ledger.job(job_id)
+        return max(0 if known is None else known.epoch, 0 if here is None else here.epoch)
+
     def _next_epoch(self, job_id: str) -> int:
         """Give the epoch in which a new job of this id prevails on the status topic."""
         known = self._known(job_id)
@@ -193,7 +198,7 @@ class Intake:
             if known.ended:
                 self._ledger.note_source(source, job_id, "duplicate")
             else:
-                self._ledger.watch(source, _new_job(job))
+                self._ledger.watch(source, new_job(job))
             if repeat:
                 self._ledger.tell_of_foreign_duplicate(job_id, job.op, known.state, known.epoch)
         self._say(
@@ -222,7 +227,7 @@ class Intake:
         if place.mediator is not None:
             return self._leave(source, message, job, place)
         waits_for = place.waits_for
-        new = dataclasses.replace(_new_job(job), waits_for=waits_for)
+        new = dataclasses.replace(new_job(job), waits_for=waits_for)
         self._ledger.accept(source, new, epoch=self._next_epoch(job_id))
         self._say(_log.info, "job %s: queued (%s, %s)%s", job_id, job.op, source,
                   f"; waits for job {waits_for}" if waits_for else "")  # fmt: skip
@@ -250,18 +255,14 @@ class Intake:
                 "checkpoint_path",
                 job.checkpoint_path,
             )
-        self._ledger.watch(source, _new_job(job), message=packed)
+        self._ledger.watch(source, new_job(job), message=packed)
         self._say(_log.info, "job %s: what it builds on is at mediator %s (%s)",
                   job.job_id, place.mediator, source)  # fmt: skip
         return Outcome.ELSEWHERE
 
     def _refuse_other_spec(self, source: Source, message: Message, job_id: str) -> Outcome:
-        problem = FieldProblem(
-            "job_id",
-            json.dumps(job_id),
-            "is taken by a job with another spec; choose another job_id",
-        )
-        reason = f"{problem.field} = {problem.value}: {problem.message}"
+        problem = taken_by_other_spec(job_id)
+        reason = str(problem)
         letter = _letter(source, message, reason, [problem], job_id)
         if self._ledger.job(job_id) is None:
             self._ledger.refuse(source, letter, "", epoch=None)
@@ -282,11 +283,6 @@ class Intake:
         name = "message" if job_id is None else f"job {job_id}"
         self._say(_log.warning, "%s: refused (%s): %s", name, source, one_line(reason))
         return Outcome.REFUSED
-
-
-def _new_job(job: Job) -> NewJob:
-    spec, digest = canonical_json(job), spec_hash(job)
-    return NewJob(str(job.job_id), job.op, spec, digest, priority=job.priority)
 
 
 def _named(job: Job, source: Source) -> Job:

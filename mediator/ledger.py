@@ -12,8 +12,16 @@ from mediator.events import Event, EventKind, control_payload
 from mediator.ledger_jobs import event_of, owner_of, record_of
 from mediator.ledger_runs import RunsTable
 from mediator.ledger_sharing import ENDED_MARKS
-from mediator.offers import Offer, offer_payload, source_of
-from mediator.records import NewJob, Waiting
+from mediator.offers import (
+    MESSAGE_LIMIT_BYTES,
+    TO_ALL,
+    Offer,
+    message_from_spec,
+    offer_payload,
+    pack,
+    source_of,
+)
+from mediator.records import JobRecord, NewJob, Waiting
 from mediator.states import JobState
 from mediator.text import one_line
 
@@ -79,6 +87,8 @@ class Ledger(RunsTable):
         with self.transaction():
             self._write_received(new, job.source, job.epoch + 1, job.attempt)
             self._move(job_id, JobState.QUEUED, reason="queued anew on request")
+            # whoever gets its partition begins behind its message
+            self._keep_message(self._known(job_id))
 
     def answer_control(self, job_id: str, reason: str) -> None:
         """Tell what became of a request that changes nothing."""
@@ -111,7 +121,22 @@ class Ledger(RunsTable):
                 event = event_of(job, seq or 0, EventKind.STATE, job.reason, {"told_again": True})
                 payload = event.status_payload(owner_of(job, self.mediator))
                 self._owe(self._topics.status, job.job_id, payload, job_id=job.job_id)
+                if not ended:
+                    self._keep_message(job)
         return [row["sequence"] for row in rows]
+
+    def _keep_message(self, job: JobRecord) -> None:
+        """Owe the status topic a job's message, for whoever outlives this mediator.
+
+        One too large for that is left out; it is then lost with this mediator.
+        """
+        message = message_from_spec(job.source, job.spec)
+        if len(pack(message)) > MESSAGE_LIMIT_BYTES:
+            return
+        offer = Offer(TO_ALL, job.job_id, job.epoch, job.attempt, message)
+        payload = offer_payload(offer, job.source_topic, self.mediator)
+        self._owe(self._topics.status, f"message/{job.job_id}", payload, job_id=job.job_id)
+        self._connection.execute("UPDATE jobs SET message_kept=1 WHERE job_id=?", (job.job_id,))
 
     def tell_controls_again(self) -> None:
         """Owe the status topic the requests that were not applied yet."""

@@ -19,11 +19,13 @@ from pathlib import Path
 from mediator.errors import LedgerCorruptError, LedgerError, LedgerLockedError
 from mediator.ledger_schema import (
     APPLICATION_ID,
+    FOURTH,
     INDEX,
     SCHEMA,
     SCHEMA_VERSION,
     SECOND,
     THIRD,
+    UPGRADES,
 )
 from mediator.text import one_line
 
@@ -228,7 +230,7 @@ def _give_birth(path: Path) -> None:
     with contextlib.closing(sqlite3.connect(infant, isolation_level=None)) as connection:
         connection.executescript(
             f"PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={SCHEMA_VERSION};"
-            f"BEGIN;{SCHEMA}{SECOND}{THIRD}COMMIT;"
+            f"BEGIN;{SCHEMA}{SECOND}{THIRD}{FOURTH}COMMIT;"
         )
     infant.chmod(0o640)
     with infant.open("rb") as handle:
@@ -248,10 +250,8 @@ def _check_pages(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _upgrade(connection: sqlite3.Connection, version: int) -> None:
-    second = f"{SECOND}UPDATE jobs SET claimed=1;" if version == 1 else ""
-    connection.executescript(
-        f"BEGIN IMMEDIATE;{second}{THIRD}PRAGMA user_version={SCHEMA_VERSION};COMMIT;"
-    )
+    steps = "".join(UPGRADES[target] for target in range(version + 1, SCHEMA_VERSION + 1))
+    connection.executescript(f"BEGIN IMMEDIATE;{steps}PRAGMA user_version={SCHEMA_VERSION};COMMIT;")
 
 
 def _check_version(connection: sqlite3.Connection, path: Path, oldest: int = SCHEMA_VERSION) -> int:

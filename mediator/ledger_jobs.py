@@ -17,6 +17,7 @@ from mediator.events import (
     Event,
     EventKind,
     Owner,
+    taken_by_other_spec,
 )
 from mediator.ledger_sharing import SharingTables
 from mediator.records import JobRecord, NewJob, ProcessIdentity, Source
@@ -57,7 +58,7 @@ class JobsTable(SharingTables):
             self._move(job.job_id, JobState.QUEUED, data={"spec": masked(json.loads(job.spec))})
             for control in self.open_controls(job.job_id):
                 self.close_control(control.source)
-                if control.op == "cancel":
+                if control.cancels(epoch - 1):  # its epoch before this mediator took it over
                     self.ask_cancel(job.job_id, f"cancelled by {control.source}")
 
     def ask_cancel(self, job_id: str, reason: str) -> None:
@@ -122,6 +123,25 @@ class JobsTable(SharingTables):
             self._owe_letter(letter)
             self._tell_of_refusal(job_id, letter.reason)
 
+    def note_lost_id(self, job_id: str) -> None:
+        """Refuse a job whose id went to a job with another spec at another mediator; once.
+
+        The letter holds the spec; the message's own bytes were not kept.
+        """
+        job = self._known(job_id)
+        problem = taken_by_other_spec(job_id)
+        letter = DeadLetter(
+            job.source, str(problem), [problem], job.spec.encode(), None, (), job_id
+        )
+        with self.transaction():
+            changed = self._connection.execute(
+                "UPDATE sources SET outcome='conflict' WHERE cluster_id=? AND topic=?"
+                " AND partition=? AND offset=? AND outcome<>'conflict'",
+                (job.source_cluster, job.source_topic, job.source_partition, job.source_offset),
+            )
+            if changed.rowcount:
+                self._owe_letter(letter)
+
     def _tell_of_refusal(self, job_id: str, reason: str) -> None:
         data = {"outcome": "rejected"}
         self._tell(job_id, EventKind.DUPLICATE, one_line(reason), data)
@@ -143,7 +163,7 @@ class JobsTable(SharingTables):
             " ON CONFLICT (job_id) DO UPDATE SET op=:op, spec=:spec, spec_sha256=:sha,"
             " state=:state, priority=:priority, sequence=excluded.sequence, waits_for=:waits_for,"
             " received_at=:now, ended_at=NULL, reason=NULL, claimed=0, failures=0, not_before=0,"
-            " interruptions=0,"
+            " interruptions=0, message_kept=0,"
             " cancel_reason=NULL, epoch=:epoch, attempt=MAX(attempt, :attempt),"
             " event_seq=MAX(event_seq, :first_seq), source_cluster=:cluster, source_topic=:topic,"
             " source_partition=:partition, source_offset=:offset",
@@ -257,6 +277,9 @@ class JobsTable(SharingTables):
             (state, line, exit_code, utc_now() if state in ENDED else None, job_id),
         )
         self._tell(job_id, EventKind.STATE, line, data or {})
+        job = self._known(job_id)
+        if state in ENDED and (job.message_kept or job.epoch > 1):
+            self._owe(self._topics.status, f"message/{job_id}", b"{}", job_id=job_id)
 
     # --- messages out ----------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 """Owns the ledger's tables, by the version of the ledger that brought them."""
 
 APPLICATION_ID = 0x534B594C  # "SKYL"
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 SCHEMA = """
 CREATE TABLE jobs (
@@ -122,6 +122,18 @@ CREATE TABLE slot_processes (
     PRIMARY KEY (slot, boot_id, pid, start_ticks)
 ) STRICT, WITHOUT ROWID;
 """
+
+# What version 4 added: what tells a message from another one at the same place of a topic that was
+# made anew, the epoch of its job that a request means, and whether a job's message lies on the
+# status topic too.
+FOURTH = """
+ALTER TABLE sources ADD COLUMN digest TEXT NOT NULL DEFAULT '';
+ALTER TABLE controls ADD COLUMN epoch INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE jobs ADD COLUMN message_kept INTEGER NOT NULL DEFAULT 0;
+"""
+
+# By the version it leads to.
+UPGRADES = {2: SECOND + "UPDATE jobs SET claimed=1;", 3: THIRD, 4: FOURTH}
 
 # An index changes nothing that a ledger says, so it needs no version of its own.
 INDEX = "CREATE INDEX IF NOT EXISTS jobs_in_order ON jobs (state, priority DESC, sequence)"

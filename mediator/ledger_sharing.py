@@ -29,12 +29,17 @@ class SharingTables(OutboxTable):
     # --- messages ---------------------------------------------------------------------------
 
     def has_seen(self, source: Source) -> bool:
-        """Tell whether this very message was dealt with before."""
+        """Tell whether this very message was dealt with before.
+
+        One at the same place with another content is another one: its topic was made anew.
+        """
         rows = self._rows(
-            "SELECT 1 FROM sources WHERE cluster_id=? AND topic=? AND partition=? AND offset=?",
+            "SELECT digest FROM sources WHERE cluster_id=? AND topic=? AND partition=?"
+            " AND offset=?",
             (source.cluster_id, source.topic, source.partition, source.offset),
         )
-        return bool(rows)
+        digests = {row["digest"] for row in rows}
+        return bool(digests & {source.digest, ""} or (digests and not source.digest))
 
     def note_source(self, source: Source, job_id: str | None, outcome: str) -> None:
         """Note what became of a message."""
@@ -42,9 +47,17 @@ class SharingTables(OutboxTable):
             self._note_source(source, job_id, outcome)
 
     def _note_source(self, source: Source, job_id: str | None, outcome: str) -> None:
+        place = (source.cluster_id, source.topic, source.partition, source.offset)
+        # of a topic that was made anew since
         self._connection.execute(
-            "INSERT INTO sources VALUES (?,?,?,?,?,?)",
-            (source.cluster_id, source.topic, source.partition, source.offset, job_id, outcome),
+            "DELETE FROM sources WHERE cluster_id=? AND topic=? AND partition=? AND offset=?"
+            " AND digest<>'' AND ?<>'' AND digest<>?",
+            (*place, source.digest, source.digest),
+        )
+        self._connection.execute(
+            "INSERT INTO sources (cluster_id, topic, partition, offset, job_id, outcome, digest)"
+            " VALUES (?,?,?,?,?,?,?)",
+            (*place, job_id, outcome, source.digest),
         )
 
     def open_offsets(self, cluster_id: str, topic: str) -> dict[int, int]:
@@ -141,8 +154,8 @@ class SharingTables(OutboxTable):
             if known:
                 return False
             self._connection.execute(
-                "INSERT INTO controls (source, op, job_id, received_at) VALUES (?,?,?,?)",
-                (control.source, control.op, control.job_id, utc_now()),
+                "INSERT INTO controls (source, op, job_id, received_at, epoch) VALUES (?,?,?,?,?)",
+                (control.source, control.op, control.job_id, utc_now(), control.epoch),
             )
             if source is not None:
                 key = f"control/{control.op}/{control.job_id}"
@@ -154,10 +167,18 @@ class SharingTables(OutboxTable):
         """Give the requests not applied yet, of one job or of all, oldest first."""
         where = "" if job_id is None else " AND job_id=?"
         rows = self._rows(
-            f"SELECT op, job_id, source FROM controls WHERE open{where} ORDER BY rowid",
+            f"SELECT op, job_id, source, epoch FROM controls WHERE open{where} ORDER BY rowid",
             () if job_id is None else (job_id,),
         )
-        return [Control(row["op"], row["job_id"], row["source"]) for row in rows]
+        return [Control(row["op"], row["job_id"], row["source"], row["epoch"]) for row in rows]
+
+    def close_cancels(self, job_id: str, epoch: int) -> None:
+        """Note that another mediator's job has ended in an epoch: what was to cancel it is void."""
+        with self.transaction():
+            self._connection.execute(
+                "UPDATE controls SET open=0 WHERE open AND op='cancel' AND job_id=? AND epoch<=?",
+                (job_id, epoch),
+            )
 
     def close_control(self, source: str) -> None:
         """Note that a request was applied or is void."""

@@ -44,11 +44,13 @@ class Told:
         job_id: the job it changed the memory of, or None.
         control: a request about a job, or None.
         offer: a message that is left to this mediator, or None.
+        kept: the message of another mediator's job, in case that one goes, or None.
     """
 
     job_id: str | None = None
     control: Control | None = None
     offer: Offer | None = None
+    kept: Offer | None = None
 
 
 @dataclass
@@ -155,6 +157,8 @@ class SharedMemory:
         if kind == "offer":
             offer = offer_of(record) if record.get("to") == self.me else None
             return Told(offer=offer)
+        if kind == "message":
+            return Told(kept=None if sender == self.me else offer_of(record))
         if kind != "state" or key is None:
             return Told()
         return Told(job_id=self._learn(str(record.get("job_id")), sender, record))
@@ -204,8 +208,9 @@ def _prevails(new: Known, old: Known) -> bool:
 
 def _control(record: dict[str, Any]) -> Control | None:
     op, job_id, source = (record.get(name) for name in ("op", "job_id", "source"))
+    epoch = record.get("epoch", 0)
     if op in ("cancel", "retry") and isinstance(job_id, str) and isinstance(source, str):
-        return Control(op, job_id, source)
+        return Control(op, job_id, source, epoch if isinstance(epoch, int) else 0)
     return None
 
 

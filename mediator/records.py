@@ -14,12 +14,15 @@ class Source:
         topic: the topic.
         partition: the partition, from 0.
         offset: the offset in the partition, from 0.
+        digest: of the message's time and content, to know it from another one that came to the
+            same place after its topic was made anew; "" where it is not known.
     """
 
     cluster_id: str
     topic: str
     partition: int
     offset: int
+    digest: str = field(default="", compare=False)
 
     def __str__(self) -> str:
         return f"{self.cluster_id}/{self.topic}/{self.partition}/{self.offset}"
@@ -82,11 +85,17 @@ class Control:
         op: "cancel" or "retry".
         job_id: the job.
         source: the message it came with, as text; unique.
+        epoch: the job's when the request was read; 0 where the job was not known.
     """
 
     op: str
     job_id: str
     source: str
+    epoch: int = 0
+
+    def cancels(self, epoch: int) -> bool:
+        """Tell whether it cancels a job in an epoch: not if that began anew after the request."""
+        return self.op == "cancel" and max(self.epoch, 1) >= epoch
 
 
 @dataclass(frozen=True)
@@ -101,6 +110,7 @@ class JobRecord:
         not_before: Unix time before which it is not tried again, s.
         cancel_reason: why it is to be cancelled; None while nobody asked.
         interruptions: attempts of this epoch that were broken off though nobody here asked for it.
+        message_kept: its message was put on the status topic too.
     """
 
     job_id: str
@@ -132,6 +142,7 @@ class JobRecord:
     source_partition: int
     source_offset: int
     interruptions: int
+    message_kept: int
 
     @property
     def source(self) -> Source:

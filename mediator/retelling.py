@@ -1,14 +1,15 @@
 """Owns telling a cluster that remembers nothing where every job of this ledger stands.
 
 A broker that lost its log, or another one than before, is told of all jobs: the unfinished first,
-for they are claims, then the ended, so that a copy of an old message is known everywhere for what
-it is. It goes in batches, each only when the outbox has room, so that neither memory nor the loop
-suffers from a ledger of any size. A mediator that dies meanwhile begins again.
+for they are claims, each with its message, which the jobs topic has lost too; then the ended, so
+that a copy of an old message is known everywhere for what it is. It goes in batches, each only when
+the outbox has room, so that neither memory nor the loop suffers from a ledger of any size. A
+mediator that dies meanwhile begins again.
 """
 
 from mediator.ledger import Ledger
 
-BATCH = 500
+BATCH = 250
 MOST_OWED = 1000
 
 

@@ -7,7 +7,10 @@ What is promised, several mediators in one consumer group, each with a log root 
   partitions therefore run once.
 - Kafka's group membership says who reads a partition. Nothing is committed beyond the lowest offset
   whose job has not ended, so whoever gets a partition reads its unfinished jobs again, finds them
-  on the status topic under their owner, and watches them.
+  on the status topic under their owner, and watches them. Where that cannot be (a job that was
+  queued anew on request, or one from before the broker lost its log) the owner puts the message on
+  the status topic, and all others watch the job; of several that take it over the first claim
+  holds, as ever.
 - A mediator is gone when it said goodbye (a clean stop) or when nothing of it came on the status
   topic for its lease (10 s embedded broker, 60 s others; it beats four times a lease while it has
   unfinished jobs; an idle one answers when it is asked). Then the watcher claims its jobs under the
@@ -17,6 +20,10 @@ What is promised, several mediators in one consumer group, each with a log root 
   anything again; a job with a higher epoch is no longer its own: the runner is ended and nothing of
   it is told. One message that a paused client had handed to librdkafka already can still go out;
   its `seq` is below one seen before, so it is void for every reader.
+- A request to cancel means the job as it was then: it still holds after a take-over, not after the
+  job was queued anew on request.
+- Two specs under one id, taken by two mediators at the same moment: the first claim holds, the
+  other message gets its dead letter when that shows.
 - Cut off for longer than its lease, a mediator's runner may come to its end while another mediator
   runs the job too: then two runs took place, and one is told of.
 - A broker that lost its log (an embedded one that was killed) gets the jobs' states told again, and
@@ -194,6 +201,7 @@ class Sharing:
     def _read(self, line: Line, *, to_end: bool) -> None:
         changed: dict[str, None] = {}
         controls: list[Control] = []
+        kept: list[Offer] = []
         for _ in range(READ_BURST):
             message = line.status.poll(0.02 if to_end and not line.status.at_end() else 0.0)
             if message is None:
@@ -205,11 +213,15 @@ class Sharing:
                 controls.append(told.control)
             if told.offer is not None:
                 self._offers.append(told.offer)
-        if not changed and not controls:
+            if told.kept is not None:
+                kept.append(told.kept)
+        if not changed and not controls and not kept:
             return
         # what the topic says of jobs can be read there again
         with self._ledger.transaction(lasting=bool(controls)):
             self._settle_claims(changed)
+            for offer in kept:
+                self._adoption.keep(offer)
             for control in controls:
                 self._ledger.note_control(control, line.settings.jobs_topic, None)
         for control in controls:
@@ -224,6 +236,7 @@ class Sharing:
             refused = known.state is JobState.REJECTED  # perhaps another message of the same id
             if known.ended and not refused and known.mediator != self._memory.me:
                 self._ledger.unwatch(job_id)
+                self._ledger.close_cancels(job_id, known.epoch)
             job = self._ledger.job(job_id)
             if job is None or known.epoch < job.epoch:
                 continue
@@ -235,6 +248,8 @@ class Sharing:
             else:
                 _log.warning("job %s: mediator %s has it now (epoch %d, here %d); given up here",
                              job_id, known.mediator, known.epoch, job.epoch)  # fmt: skip
+                if known.spec_sha256 != job.spec_sha256:
+                    self._ledger.note_lost_id(job_id)
                 self._supervisor.relinquish(job_id)
         if mine:
             self._ledger.mark_claimed(mine)

@@ -1,0 +1,152 @@
+"""Jobs whose message cannot be read from the jobs topic again, and what becomes of their requests.
+
+The owner puts the message on the status topic; whoever outlives it goes on with the job.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from intake_desk import train
+from two_ledgers import Pair, tell_again
+
+from mediator.intake import Outcome
+from mediator.ledger import Ledger
+from mediator.records import Control, JobRecord
+from mediator.states import JobState
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Iterator[Pair]:
+    """Give two mediators."""
+    pair = Pair(tmp_path)
+    yield pair
+    for desk in pair.desks:
+        desk.ledger.close()
+
+
+def job_of(ledger: Ledger, job_id: str = "a") -> JobRecord:
+    job = ledger.job(job_id)
+    assert job is not None
+    return job
+
+
+def end(pair: Pair, state: JobState) -> None:
+    """Let the first mediator's job begin and end, and tell the other one."""
+    ledger = pair.desks[0].ledger
+    ledger.move("a", JobState.RUNNING)
+    ledger.move("a", state)
+    pair.publish(0)
+    pair.read(1)
+
+
+def queued_anew(pair: Pair) -> None:
+    """Let the first mediator's job fail and be queued anew on request."""
+    pair.desks[0].give(train(job_id="a"))
+    end(pair, JobState.FAILED)
+    pair.desks[0].ledger.retry("a")
+    pair.publish(0)
+    pair.read(1)
+
+
+def test_a_job_queued_anew_outlives_its_mediator(pair: Pair) -> None:
+    """The other one never read its message, which was done with when the job first ended."""
+    queued_anew(pair)
+    other = pair.desks[1].ledger
+    assert [watch.job.job_id for watch in other.watches()] == ["a"]
+    assert pair.take_over(1)
+    taken, first = job_of(other), job_of(pair.desks[0].ledger)
+    assert (taken.epoch, taken.state) == (3, JobState.QUEUED)
+    assert (taken.spec, taken.spec_sha256, taken.source) == (
+        first.spec, first.spec_sha256, first.source,
+    )  # fmt: skip
+
+
+def test_its_message_goes_from_the_topic_with_its_end(pair: Pair) -> None:
+    """A compacted topic keeps the last record of a key, so the last one is empty."""
+    queued_anew(pair)
+    end(pair, JobState.SUCCEEDED)
+    kept = [value for key, value in pair.log if key == b"message/a"]
+    assert json.loads(kept[0])["kind"] == "message" and kept[-1] == b"{}" and len(kept) == 2
+    pair.taken[1] = 0
+    pair.desks[1].ledger.unwatch("a")
+    pair.read(1)  # as one that comes later does
+    assert pair.desks[1].ledger.watches() == []
+
+
+def test_an_unfinished_job_outlives_broker_and_mediator(pair: Pair) -> None:
+    """The jobs topic lost its message with the broker's log."""
+    pair.desks[0].give(train(job_id="a"))
+    pair.publish(0)
+    pair.log.clear()
+    assert tell_again(pair.desks[0].ledger, "new") == 1
+    pair.publish(0)
+    pair.read(1)
+    assert pair.take_over(1)
+    assert job_of(pair.desks[1].ledger).epoch == 2
+
+
+def test_a_request_to_cancel_means_the_job_before_it_was_queued_anew(pair: Pair) -> None:
+    """One from before the retry is void after a take-over; one from after it holds."""
+    queued_anew(pair)
+    other = pair.desks[1].ledger
+    other.note_control(Control("cancel", "a", "c/jobs/0/7", epoch=1), "jobs", None)
+    assert pair.take_over(1)
+    assert job_of(other).cancel_reason is None and other.open_controls("a") == []
+
+
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_a_request_to_cancel_outlives_the_mediator_of_its_job(pair: Pair, epoch: int) -> None:
+    """Whether or not whoever read it knew of the job."""
+    pair.desks[0].give(train(job_id="a"))
+    pair.publish(0)
+    pair.read(1)
+    pair.desks[1].give(train(job_id="a"))
+    other = pair.desks[1].ledger
+    other.note_control(Control("cancel", "a", "c/jobs/0/7", epoch=epoch), "jobs", None)
+    assert pair.take_over(1)
+    assert job_of(other).cancel_reason == "cancelled by c/jobs/0/7"
+
+
+def test_a_request_is_stamped_with_the_epoch_it_means(pair: Pair) -> None:
+    """Also where the job is another mediator's; every mediator is told."""
+    pair.desks[1].give({"op": "cancel", "job_id": "a"})
+    queued_anew(pair)
+    pair.desks[1].give({"op": "cancel", "job_id": "a"})
+    epochs = [control.epoch for control in pair.desks[1].ledger.open_controls("a")]
+    assert epochs == [0, 2]
+    pair.publish(1)
+    told = [one.control for one in pair.read(0) if one.control is not None]
+    assert [control.epoch for control in told] == epochs
+    pair.desks[1].ledger.close_cancels("a", 1)
+    assert [control.epoch for control in pair.desks[1].ledger.open_controls("a")] == [2]
+
+
+def test_of_two_specs_under_one_id_the_loser_gets_its_letter_once(pair: Pair) -> None:
+    """Two messages at one moment on two partitions: the second claim is refused when it shows."""
+    for number, seed in enumerate((1, 2)):
+        assert pair.desks[number].give(train(job_id="a", seed=seed)) is Outcome.ACCEPTED
+        pair.publish(number)
+    pair.read(1)
+    assert pair.owner(1) == 0
+    ledger = pair.desks[1].ledger
+    source = job_of(ledger).source
+    for _ in range(2):
+        ledger.note_lost_id("a")
+    ledger.give_up("a")
+    (letter,) = pair.desks[1].letters()
+    assert letter["reason"] == (
+        'job_id = "a": is taken by a job with another spec; choose another job_id'
+    )
+    assert letter["source"]["offset"] == source.offset
+    assert json.loads(letter["original"]["content"])["seed"] == 2
+
+
+def test_a_topic_made_anew_brings_new_messages(pair: Pair) -> None:
+    """The same place with another content is another message; the same one is not."""
+    desk = pair.desks[0]
+    for name, outcome in (("a", Outcome.ACCEPTED), ("a", Outcome.SEEN_BEFORE),
+                          ("b", Outcome.ACCEPTED), ("b", Outcome.SEEN_BEFORE)):  # fmt: skip
+        desk.offset = 0
+        assert desk.give(train(job_id=name)) is outcome
