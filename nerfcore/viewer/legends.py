@@ -1,4 +1,4 @@
-"""Owns the legends below the picture's chooser, as HTML."""
+"""Owns the legends of what the picture shows, as HTML."""
 
 from typing import Final, assert_never
 

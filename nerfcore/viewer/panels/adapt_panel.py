@@ -18,6 +18,7 @@ from nerfcore.viewer.reasons import guarded
 STATUS_EVERY_S: Final = 0.25
 PLOT_EVERY_S: Final = 0.6
 PLOT_POINTS: Final = 400
+IDLE: Final = AdaptStatus(AdaptState.IDLE, None, None)
 MOST_STEPS: Final = 1_000_000
 FEWEST_RAYS: Final = 16
 MOST_RAYS: Final = 262_144
@@ -27,6 +28,8 @@ TABLES_RATE: Final = "Rate, tables"
 DENSITY_RATE: Final = "Rate, density"
 COLOUR_RATE: Final = "Rate, colour"
 NO_ADAPTATION: Final = "This viewer was given no images to adapt to."
+NO_STEP: Final = "no step taken yet"
+LAST: Final = 1e6  # place in the tab: what comes and goes lies below everything that is clicked
 
 
 class AdaptPanel:
@@ -51,13 +54,14 @@ class AdaptPanel:
         self._shown_at = self._plotted_at = 0.0
         self._shown: AdaptStatus | None = None
         is_missing = adaptation is None or adapting is None
-        self._line = gui.add_markdown(NO_ADAPTATION if is_missing else "Not started.")
+        self._line = gui.add_markdown(NO_ADAPTATION if is_missing else describe_status(IDLE))
         self._start = gui.add_button("Start adaptation", icon=viser.Icon.PLAYER_PLAY)
         self._pause = gui.add_button("Pause", icon=viser.Icon.PLAYER_PAUSE)
         self._step = gui.add_button("Single step", icon=viser.Icon.PLAYER_TRACK_NEXT)
         self._stop = gui.add_button("Stop adaptation", icon=viser.Icon.PLAYER_STOP)
         self._reset = gui.add_button("Reset adaptation", icon=viser.Icon.ARROW_BACK_UP)
         self._choices = None if adapting is None else _Choices(gui, adapting)
+        self._problem = gui.add_markdown("", order=LAST)
         self._loss, self._psnr = _plot(gui, "Loss"), _plot(gui, "PSNR (dB)")
         self._enable(AdaptState.IDLE, is_adapted=False)
         if adaptation is None or self._choices is None:
@@ -84,6 +88,7 @@ class AdaptPanel:
                 return
             self._shown, self._shown_at = status, now
             self._line.content = describe_status(status)
+            self._problem.content = "" if status.problem is None else f"Ended: {status.problem}"
             self._enable(status.state, status.steps > 0 or status.last is not None)
             if not is_step or now - self._plotted_at >= PLOT_EVERY_S:
                 self._plotted_at = now
@@ -160,15 +165,12 @@ class _Choices:
 
 
 def describe_status(status: AdaptStatus) -> str:
-    """Return the status line of live adaptation."""
-    parts = [f"**{status.state.value}**"]
-    if status.last is not None:
-        last = status.last
-        parts.append(f"step {last.step}, loss {last.loss:.4g}, PSNR {last.psnr:.1f} dB")
-        parts.append(f"{last.seconds / max(1, last.step):.2f} s a step")
-    if status.problem is not None:
-        parts.append(f"ended: {status.problem}")
-    return " · ".join(parts)
+    """Return the status of live adaptation in two lines, Markdown: the buttons below stay."""
+    state, last = f"**{status.state.value}**", status.last
+    if last is None:
+        return f"{state}  \n{NO_STEP}"
+    pace = f"{last.seconds / max(1, last.step):.2f} s a step"
+    return f"{state} · step {last.step}  \nloss {last.loss:.4g}, PSNR {last.psnr:.1f} dB, {pace}"
 
 
 def _rate(gui: viser.GuiApi, label: str, value: float) -> viser.GuiInputHandle[float]:
@@ -180,5 +182,5 @@ def _plot(gui: viser.GuiApi, name: str) -> viser.GuiUplotHandle:
     series = (uplot.Series(label="step"), uplot.Series(label=name, stroke="#4c9bff", width=2))
     return gui.add_uplot(
         start, series, title=name, scales={"x": uplot.Scale(time=False)}, height=140,
-        legend=uplot.Legend(show=False), visible=False,
+        legend=uplot.Legend(show=False), visible=False, order=LAST,
     )  # fmt: skip

@@ -53,8 +53,9 @@ class MapPanel:
         self._pick = gui.add_checkbox(
             "Pick points", False, hint="Then click in the picture: place, and distance to the last"
         )
-        self._said = gui.add_markdown("")
         clear = gui.add_button("Clear points", icon=viser.Icon.ERASER)
+        # Last, as it grows with every point: what lies below it would move.
+        self._said = gui.add_markdown("")
         go.on_click(lambda _: guarded(view.say, "Not gone there", self._go))
         self._pick.on_update(lambda _: guarded(view.say, "Pick points", self._listen))
         clear.on_click(lambda _: guarded(view.say, "Clear points", self.clear))

@@ -42,9 +42,10 @@ class PhotoPanel:
         )
         self._flight = gui.add_dropdown("Flight", [group.name for group in groups])
         self._number = gui.add_number("Photograph", 1, min=1, max=len(groups[0]), step=1)
-        self._line = gui.add_markdown("")
         jump = gui.add_button("Jump there", icon=viser.Icon.PLANE)
         step = gui.add_button_group("Next", ["◀ previous", "next ▶"])
+        # Below the buttons, which a long name's second line would move from step to step.
+        self._line = gui.add_markdown("")
         self._compare = gui.add_dropdown("Compare with", KINDS)
         self._share = gui.add_slider("Compare", 0.0, 100.0, 1.0, 50.0, hint="% of the picture")
         newest = view.site.shelf.newest or groups[0]

@@ -45,6 +45,7 @@ LINE_RGB: Final = (90, 220, 120)
 LINE_POINTS: Final = 200
 FILM_SHOWS: Final = (Show.RGB.value, Show.DEPTH.value)
 NO_FILES: Final = "none yet"
+NO_KEYS: Final = "No key frames: add views, use a preset"
 
 
 class VideoPanel:
@@ -68,7 +69,7 @@ class VideoPanel:
         self._nodes: list[viser.SceneNodeHandle] = []
         self._folder = view.site.folder
         gui = view.client.gui
-        self._line = gui.add_markdown("No key frames yet: add views, or use a preset.")
+        self._line = gui.add_markdown(NO_KEYS)
         self._add_key_controls(gui)
         self._add_way_controls(gui)
         self._add_file_controls(gui)
@@ -146,6 +147,8 @@ class VideoPanel:
         self._progress = gui.add_progress_bar(0.0, visible=False)
         self._cancel = gui.add_button("Cancel", icon=viser.Icon.X, visible=False)
         self._download = gui.add_button("Download", icon=viser.Icon.DOWNLOAD, visible=False)
+        # Last, as a reason may be long: what lies below it would move.
+        self._film_line = gui.add_markdown("")
         self._preview.on_click(lambda _: self._act("No preview", self._toggle_preview))
         self._render.on_click(lambda _: self._act("Not rendered", self._start))
         self._cancel.on_click(lambda _: self._is_cancelled.set())
@@ -329,7 +332,7 @@ class VideoPanel:
         self._view.update_panel(lambda: self._show_end(line))
 
     def _show_end(self, line: str) -> None:
-        self._line.content = line
+        self._film_line.content = line
         self._progress.visible = self._cancel.visible = False
         self._download.visible = self._file is not None
         self._render.disabled = False
@@ -354,7 +357,7 @@ class VideoPanel:
         self._progress.visible = self._cancel.visible = True
         self._render.disabled = True
         self._progress.value = 100.0 * done / total
-        self._line.content = f"Rendering picture {min(done + 1, total)} of {total}"
+        self._film_line.content = f"Rendering picture {min(done + 1, total)} of {total}"
 
     def _send(self) -> None:
         if self._file is None:

@@ -7,6 +7,7 @@ from typing import Final
 import numpy as np
 import viser
 
+from nerfcore.data.records import SceneFrame
 from nerfcore.geometry.aiming import looking_at
 from nerfcore.viewer.client_view import ClientView, describe_picture
 from nerfcore.viewer.colours import Show
@@ -22,6 +23,12 @@ TURNS: Final = ("Down", "North", "East", "South", "West")
 SIZES: Final = {"as shown": 1.0, "2 x": 2.0}
 STAYED_SHARE: Final = 1e-3  # of the distance: a camera this close to where it was led has stayed
 SHALLOW: Final = 0.35  # tangent of the angle below the horizon of a view to a compass point
+# The text about the view has four lines at all times: the buttons below it must not move.
+LINE_END: Final = "  \n"
+NOT_PLACED: Final = LINE_END.join(
+    ("**Camera** not known yet", "looks nowhere yet", "**Middle** not known yet", "no distance yet")
+)
+NOTHING_MET: Final = ("**Middle** sky, nothing is met", "no distance")
 
 
 class ViewPanel:
@@ -42,15 +49,16 @@ class ViewPanel:
             [show.value for show in Show],
             hint="Change: where the render differs from the photographs (panel Photos)",
         )
-        self._legend = gui.add_html("", visible=False)
         self._picture = gui.add_markdown("*rendering*")
-        self._place = gui.add_markdown("")
+        self._place = gui.add_markdown(NOT_PLACED)
         shot = gui.add_button(
             "Screenshot", icon=viser.Icon.CAMERA, hint="PNG with pose and GPS, in the job's folder"
         )
         home = gui.add_button("Reset view", icon=viser.Icon.HOME)
         turn = gui.add_button_group("Look", TURNS, hint="About the point in the middle")
         dolly = gui.add_button_group("Move", list(DOLLY))
+        # Below the buttons, which would else move when it comes and goes.
+        self._legend = gui.add_html("", visible=False)
         with gui.add_folder("Screenshots", expand_by_default=False):
             self._size = gui.add_dropdown("Size", list(SIZES))
             self._download = gui.add_checkbox("Download", False)
@@ -71,24 +79,7 @@ class ViewPanel:
             if not picture.is_final and now - self._placed_at < SAY_PLACE_EVERY_S:
                 return
             self._placed_at = now
-        self._place.content = self._places(picture)
-
-    def _places(self, picture: Picture) -> str:
-        frame = self._view.site.frame
-        eye = picture.camera.c2w[:, 3].astype(np.float64)
-        lines = [
-            f"**Camera** {place_text(eye, frame)}",
-            f"looks {heading_of(picture.camera, frame)}",
-        ]
-        depth_m = picture.rendered.depth_m
-        row, column = depth_m.shape[0] // 2, depth_m.shape[1] // 2
-        distance_m = float(depth_m[row, column])
-        if np.isfinite(distance_m):
-            ahead = -picture.camera.c2w[:, 2].astype(np.float64)
-            centre = eye + distance_m / frame.pose_scale_factor_m * ahead
-            lines.append(f"**Middle** {place_text(centre, frame)}")
-            lines.append(f"{distance_m:.1f} m away")
-        return "  \n".join(lines)
+        self._place.content = describe_places(picture, self._view.site.frame)
 
     def _change_show(self) -> None:
         if Show(self._show.value) is Show.CHANGE and not self._view.site.shelf.groups:
@@ -161,3 +152,18 @@ class ViewPanel:
             target = ground_target(looking_at(eye, eye - camera.c2w[:, 2], 4, 3, 1.0),
                                    self._view.site.frame)  # fmt: skip
         return eye, np.asarray(target, np.float64)
+
+
+def describe_places(picture: Picture, frame: SceneFrame) -> str:
+    """Return four lines, Markdown: where the camera is and looks, and what its middle shows."""
+    camera, depth_m = picture.camera, picture.rendered.depth_m
+    eye = camera.c2w[:, 3].astype(np.float64)
+    row, column = depth_m.shape[0] // 2, depth_m.shape[1] // 2
+    distance_m = float(depth_m[row, column])
+    middle = NOTHING_MET
+    if np.isfinite(distance_m):
+        ahead = -camera.c2w[:, 2].astype(np.float64)
+        centre = eye + distance_m / frame.pose_scale_factor_m * ahead
+        middle = f"**Middle** {place_text(centre, frame)}", f"{distance_m:.1f} m away"
+    lines = (f"**Camera** {place_text(eye, frame)}", f"looks {heading_of(camera, frame)}", *middle)
+    return LINE_END.join(lines)
