@@ -15,6 +15,7 @@ from configs.control import CONTROL_OPS, ControlRequest
 from configs.decoding import MAX_MESSAGE_BYTES, decode_object
 from configs.errors import FieldError, JobRefused, show, show_name
 from configs.evaluate import EvalJob
+from configs.secrets import is_secret
 from configs.train import TrainJob
 from configs.video import VideoJob
 from configs.view import ViewJob
@@ -106,10 +107,16 @@ def _field_errors(
     for entry in error.errors(include_url=False):
         context = entry.get("ctx", {})
         field = str(entry["loc"][0]) if entry["loc"] else str(context.get("field", ""))
-        shown = show(values[field], field) if field in values else ""
+        shown = _shown(values[field], field, spec) if field in values else ""
         message = _message(entry["type"], entry["msg"], field, spec, values.get(field))
         found.setdefault(field, FieldError(show_name(field), shown, message))
     return list(found.values())
+
+
+def _shown(value: Any, field: str, spec: type[BaseModel]) -> str:
+    """Show a value unless its field is a secret, or was meant to be one."""
+    meant = None if field in spec.model_fields else _closest(field, list(spec.model_fields))
+    return show(value, meant if meant is not None and is_secret(meant) else field)
 
 
 def _message(kind: str, text: str, field: str, spec: type[BaseModel], value: Any) -> str:
@@ -142,5 +149,10 @@ def _unknown_field(field: str, spec: type[BaseModel]) -> str:
 def _did_you_mean(word: object, known: list[str]) -> str:
     if not isinstance(word, str):
         return ""
+    close = _closest(word, known)
+    return f"; did you mean {close!r}?" if close else "; leave it out or see the job schema"
+
+
+def _closest(word: str, known: list[str]) -> str | None:
     close = difflib.get_close_matches(word[:64].lower(), known, n=1, cutoff=0.6)
-    return f"; did you mean {close[0]!r}?" if close else "; leave it out or see the job schema"
+    return close[0] if close else None

@@ -4,16 +4,27 @@ A secret stands in the job's own job.json, in the ledger, and in the message it 
 a log, a reason, an event or a run.json.
 """
 
+import difflib
 import re
 from typing import Any
 
 MASK = "(not shown)"
-_SECRET_NAME = re.compile(r"token|secret|passw|pass_?phrase|api_?key|credential", re.IGNORECASE)
+_SECRET_NAME = re.compile(
+    r"token|secret|passw|pass[_.-]?phrase|pwd|(api|private|access)[_.-]?key|credential"
+    r"|auth(?!or(?!i[sz]))|bearer|cookie",
+    re.IGNORECASE,
+)
+_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")
+_OFTEN_MISTYPED = ("token", "secret", "password", "passphrase", "credential", "bearer", "cookie")
+_ALIKE = 0.75  # of difflib: "tokn", "toekn" and "pasword" are, "step" and "host" are not
 
 
 def is_secret(name: str) -> bool:
-    """Tell whether a field's name says that its value is a secret."""
-    return _SECRET_NAME.search(name) is not None
+    """Tell whether a field's name, mistyped or not, says that its value is a secret."""
+    return _SECRET_NAME.search(name) is not None or any(
+        difflib.get_close_matches(word.lower(), _OFTEN_MISTYPED, n=1, cutoff=_ALIKE)
+        for word in _WORD.findall(name[:64])
+    )
 
 
 def masked(value: Any, name: str = "") -> Any:
