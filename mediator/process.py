@@ -199,6 +199,7 @@ class RunnerProcess:
 
     Attributes:
         members: every process seen in its tree.
+        keeper_killed: the exit code is that of its keeper, which was killed while the runner lived.
 
     Args:
         identity: the runner.
@@ -221,6 +222,7 @@ class RunnerProcess:
         self.identity = identity
         self.exit_code: int | None = None
         self.killed = False
+        self.keeper_killed = False
         self.members = {identity}
         self._token = token
         self._keeper = keeper or keeper_of(identity, token)
@@ -265,7 +267,10 @@ class RunnerProcess:
 
     def _runner_alive(self) -> bool:
         if self._child is not None:
-            self.exit_code = self._child.poll()
+            known, self.exit_code = self.exit_code, self._child.poll()
+            if known is None and self.exit_code is not None and self.exit_code < 0:
+                # it outlives its runner unless somebody kills it
+                self.keeper_killed = is_alive(self.identity)
             if self.exit_code is not None or self._child.will_tell():
                 return self.exit_code is None
         return is_alive(self.identity)

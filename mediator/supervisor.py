@@ -124,10 +124,13 @@ class Supervisor:
             self._look_for_work = True
 
     def _take_census(self) -> None:
-        """Note the processes of the runs whose slots are given back only when a GPU is clear."""
+        """See which processes the runs have, to know them again should they lose their way home.
+
+        Where a slot is given back only when its GPU is clear they are written down too.
+        """
         for run in self._runs.values():
+            run.process.look()
             if self._slots.is_watched(run.slot):
-                run.process.look()
                 self._slots.note(run.slot, run.process.members)
 
     def _end_job(self, job_id: str, state: JobState, reason: str) -> None:
@@ -223,7 +226,9 @@ class Supervisor:
         """Settle what becomes of a job whose processes are gone."""
         folder, code = self._folder(run.job_id), run.process.exit_code
         stopped = run.asked_to_stop or run.end_as is not None
-        verdict = judge(folder, Ending(code, stopped, run.process.killed))
+        verdict = judge(
+            folder, Ending(code, stopped, run.process.killed, run.process.keeper_killed)
+        )
         if run.end_as is not None and verdict.state is not JobState.SUCCEEDED:
             verdict = Verdict(run.end_as[0], run.end_as[1])
         unasked = verdict.state is JobState.INTERRUPTED and not stopped

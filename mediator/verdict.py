@@ -33,11 +33,13 @@ class Ending:
             after a restart, whose exit code nobody was there to see.
         asked_to_stop: this mediator sent it SIGTERM.
         killed: this mediator had to kill something of its tree.
+        keeper_killed: the exit code is the keeper's, killed by somebody while the runner lived.
     """
 
     exit_code: int | None
     asked_to_stop: bool = False
     killed: bool = False
+    keeper_killed: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ def judge(folder: JobFolder, ending: Ending) -> Verdict:
     if ending.asked_to_stop and (code is None or code < 0):
         how = "killed after its grace" if ending.killed else "ended before it saved its work"
         return Verdict(JobState.INTERRUPTED, f"asked to stop; {how}")
-    reason = _message_of(failure) or _meaning_of(code)
+    reason = _message_of(failure) or _meaning_of(code, ending.keeper_killed)
     if (state := _ASKED_FOR.get(_kind_of(failure) or "")) is not None:
         return Verdict(state, reason)
     data = {} if failure is None else {"failure": failure}
@@ -94,7 +96,7 @@ def _told_of(result: dict[str, Any]) -> dict[str, Any]:
     return {"artifacts": result.get("artifacts", []), "result": result}
 
 
-def _meaning_of(code: int | None) -> str:
+def _meaning_of(code: int | None, keeper_killed: bool) -> str:
     if code is None:
         return _GONE
     if code == ExitCode.OK:
@@ -102,7 +104,11 @@ def _meaning_of(code: int | None) -> str:
     if code < 0:
         name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
         hint = " (out of memory?)" if -code == signal.SIGKILL else ""
-        return f"the runner was killed by {name}{hint}; see runner.log"
+        # a keeper ends by its runner's signal, so one that is killed itself looks the same unless
+        # its runner was seen to live on
+        if not keeper_killed:
+            return f"the runner or its keeper was killed by {name}{hint}; see runner.log"
+        return f"the runner's keeper was killed by {name}{hint}, the runner with it; see runner.log"
     known = {member.value: member for member in ExitCode}.get(code)
     meaning = "undocumented" if known is None else known.meaning
     return f"the runner ended with exit code {code} ({meaning}); see runner.log"

@@ -203,6 +203,22 @@ def test_a_runner_whose_keeper_is_killed_saves_its_work(tmp_path: Path) -> None:
     run_out(process)
 
 
+@pytest.mark.parametrize("killed", ["keeper", "runner"])
+def test_a_killed_keeper_is_told_from_a_killed_runner(tmp_path: Path, killed: str) -> None:
+    """Both give the same exit code; only a keeper leaves its runner behind, here a deaf one."""
+    program = (
+        "import signal, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "open(sys.argv[1], 'w'); time.sleep(60)"
+    )
+    process = start(tmp_path, program, str(tmp_path / "ready"))
+    wait_for("ready", (tmp_path / "ready").exists)
+    (keeper,) = [m for m in process.look() if m != process.identity]
+    os.kill(keeper.pid if killed == "keeper" else process.identity.pid, signal.SIGKILL)
+    run_out(process)
+    assert process.exit_code == -9
+    assert process.keeper_killed == (killed == "keeper")
+
+
 def test_the_exit_code_and_the_signal_are_passed_on(tmp_path: Path) -> None:
     """As if there were no keeper."""
     for number, (program, code) in enumerate(

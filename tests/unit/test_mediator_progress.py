@@ -87,7 +87,10 @@ INTERRUPTED = {"kind": "interrupted", "message": "stopped by SIGTERM; saved step
         (Ending(11), None, None, JobState.FAILED, "exit code 11 (the dataset"),
         (Ending(14), RESULT, None, JobState.FAILED, "memory"),
         (Ending(99), None, None, JobState.FAILED, "99 (undocumented)"),
-        (Ending(-9), None, None, JobState.FAILED, "SIGKILL (out of memory?)"),
+        (Ending(-9), None, None, JobState.FAILED,
+         "the runner or its keeper was killed by SIGKILL (out of memory?)"),
+        (Ending(-9, keeper_killed=True), None, None, JobState.FAILED,
+         "the runner's keeper was killed by SIGKILL (out of memory?), the runner with it"),
         (Ending(-11), None, None, JobState.FAILED, "SIGSEGV"),
         (Ending(75), None, INTERRUPTED, JobState.INTERRUPTED, "saved step 9"),
         (Ending(75), None, None, JobState.INTERRUPTED, "SIGTERM"),
@@ -101,7 +104,7 @@ INTERRUPTED = {"kind": "interrupted", "message": "stopped by SIGTERM; saved step
         (Ending(None), None, None, JobState.FAILED, "mediator restarted; runner gone"),
         (Ending(None, asked_to_stop=True), None, None, JobState.INTERRUPTED, "asked to stop"),
     ],
-)
+)  # fmt: skip
 def test_verdicts(tmp_path: Path, ending: Ending, result, failure, state, words) -> None:
     """Exit code and files decide together."""
     folder = JobFolder(tmp_path)
