@@ -19,6 +19,7 @@ from kafka_utils.settings import MAX_MESSAGE_BYTES, KafkaSettings, check_topic
 
 Headers = Sequence[tuple[str, bytes | None]]
 OnDelivery = Callable[[str | None], None]
+_Position = tuple[int, int]
 
 _POLL_S = 0.1
 _logger = logging.getLogger("kafka_utils")
@@ -56,7 +57,7 @@ class Producer:
         value: bytes | None,
         headers: Headers | None = None,
         timeout_s: float = 30.0,
-    ) -> None:
+    ) -> tuple[int, int] | None:
         """Send one message and return after the broker has confirmed it.
 
         Args:
@@ -66,18 +67,23 @@ class Producer:
             headers: name and value pairs, in order; names may repeat.
             timeout_s: longest wait for the confirmation, s, > 0.
 
+        Returns:
+            Its partition and offset; None where the broker did not tell them.
+
         Raises:
             KafkaDeliveryError: not confirmed in time or refused; it may still arrive later when
                 `timeout_s` is below the producer's delivery timeout.
         """
-        outcome: list[str | None] = []
+        outcome: list[tuple[str | None, _Position | None]] = []
         deadline = time.monotonic() + timeout_s
-        self.enqueue(topic, key, value, headers, outcome.append)
+        self._produce(topic, key, value, headers, lambda *report: outcome.append(report))
         while not outcome and (left_s := deadline - time.monotonic()) > 0:
             self.poll(min(_POLL_S, left_s))
-        if outcome and outcome[0] is None:
-            return
-        reason = outcome[0] if outcome else f"no confirmation within {timeout_s:g} s"
+        reason, position = outcome[0] if outcome else (
+            f"no confirmation within {timeout_s:g} s", None
+        )  # fmt: skip
+        if reason is None:
+            return position
         if self._log.last_error is not None and self._log.last_error != reason:
             reason = f"{reason} ({self._log.last_error})"
         raise KafkaDeliveryError(
@@ -106,16 +112,27 @@ class Producer:
             KafkaQueueFullError: the local queue is full; poll and try again.
             KafkaDeliveryError: the message can never be sent (too large).
         """
+        report = on_delivery or _log_failure
+        self._produce(topic, key, value, headers, lambda reason, _: report(reason))
+
+    def _produce(
+        self,
+        topic: str,
+        key: str | bytes | None,
+        value: bytes | None,
+        headers: Headers | None,
+        report: Callable[[str | None, _Position | None], None],
+    ) -> None:
         check_topic(topic)
         if self._log.fatal:
             self._rebuild()
-        report = on_delivery or _log_failure
 
         def on_report(error: KafkaError | None, message: RawMessage) -> None:
             if error is None:
                 self._log.on_contact()
-                self._note_position(message)
-            report(None if error is None else describe(error))
+                report(None, self._note_position(message))
+            else:
+                report(describe(error), None)
 
         try:
             self._client.produce(
@@ -136,10 +153,12 @@ class Producer:
         """Return the offset after the last confirmed message, by topic and partition."""
         return dict(self._positions)
 
-    def _note_position(self, message: RawMessage) -> None:
+    def _note_position(self, message: RawMessage) -> _Position | None:
         topic, partition, offset = message.topic(), message.partition(), message.offset()
-        if topic is not None and partition is not None and offset is not None and offset >= 0:
-            self._positions[topic, partition] = offset + 1
+        if topic is None or partition is None or offset is None or offset < 0:
+            return None
+        self._positions[topic, partition] = offset + 1
+        return partition, offset
 
     def poll(self, timeout_s: float = 0.0) -> int:
         """Serve delivery callbacks, waiting up to `timeout_s` for the first; return their number.

@@ -74,6 +74,10 @@ class TopicReader:
         """The offsets after the last message, by partition, when the reader was made."""
         return dict(self._ends)
 
+    def cluster_id(self) -> str | None:
+        """Return the cluster's id, asked anew after a lost connection; None while unreachable."""
+        return self._client.cluster_id()
+
     def at_end(self) -> bool:
         """Return whether everything that was there when the reader was made has been read."""
         return all(self._next.get(part, 0) >= end for part, end in self._ends.items())

@@ -10,11 +10,16 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress, TaskID
 
+from configs import JobRefused, canonical_json, parse_job
+from configs.control import CONTROL_OPS
+from configs.secrets import MASK
 from kafka_utils.consumer import Message
 
 SEND_ID_HEADER = "skyline-send-id"
 TERMINAL = frozenset({"succeeded", "failed", "rejected", "cancelled", "timed_out"})
 PLAIN_PROGRESS_S = 10.0
+ANSWER_S = 10.0
+_PLACE = ("cluster_id", "topic", "partition", "offset")
 NUMBERS = (
     ("train_psnr", "{:.2f} dB on its rays"),
     ("psnr", "PSNR {:.2f} dB"),
@@ -34,9 +39,14 @@ class Sent:
         op: the config's op, for messages.
         value: the bytes to publish.
         send_id: marks the message, so that a dead letter can be told to be this one.
+        source_place: where the published message lies, which tells it too.
         state: latest state heard of.
-        seq: highest event number heard; a lower one comes from a mediator that lost the job.
+        seq: highest event number heard; others come from a mediator that lost the job, or again.
         outcome: `ok`, `failed` or None while open.
+        answered: a mediator has queued this config or found it known. Before that, what is told of
+            the id may be about a job with another spec.
+        ended_as: outcome and state of a job of this id that ended before this config was answered.
+        displaced_at_s: when it was seen that the id is another spec's (monotonic), else None.
     """
 
     source: str
@@ -47,6 +57,19 @@ class Sent:
     state: str = "sent"
     seq: int = 0
     outcome: str | None = None
+    source_place: str | None = None
+    answered: bool = False
+    ended_as: tuple[str, str] | None = None
+    displaced_at_s: float | None = None
+
+    def __post_init__(self) -> None:
+        # a request has no spec of its own, and only a wrong one is answered
+        self.answered = self.answered or self.op in CONTROL_OPS
+
+
+def place(cluster_id: object, topic: object, partition: object, offset: object) -> str:
+    """Return where a message lies, as mediators write it."""
+    return f"{cluster_id}/{topic}/{partition}/{offset}"
 
 
 def say(console: Console, text: str) -> None:
@@ -81,16 +104,19 @@ class Follower:
             return
         self.heard = True
         seq = event.get("seq")
-        if isinstance(seq, int) and 0 < seq < job.seq:
+        if isinstance(seq, int) and 0 < seq <= job.seq:
             return
         job.seq = max(job.seq, seq) if isinstance(seq, int) else job.seq
-        data = event.get("data")
-        data = data if isinstance(data, dict) else {}
+        data = _data(event)
+        if isinstance(spec := data.get("spec"), dict):
+            self._on_spec(job, spec)
+        if job.displaced_at_s is not None:
+            return
         kind, state = event.get("kind"), str(event.get("state"))
         if kind == "viewer_ready":
             self._say(job, f"viewer: {data.get('url')}")
             if job.op == "view":
-                self._end(job, "ok", "running")
+                self._end_if_ours(job, "ok", "running")
         elif kind == "progress":
             self._on_progress(job, data)
         elif kind == "metrics":
@@ -106,20 +132,79 @@ class Follower:
         """Take one message of the dead-letter topic; only those of this call's messages count."""
         letter = _object(message.value)
         headers = letter.get("headers")
-        for header in headers if isinstance(headers, list) else []:
-            job = self._sends.get(_send_id(header))
-            if job is None or job.outcome is not None:
-                continue
-            self.heard = True
-            self._say(job, f"rejected: {letter.get('reason')}")
-            self._end(job, "failed", "rejected")
+        marks = {_send_id(header) for header in headers} if isinstance(headers, list) else set()
+        source = letter.get("source")
+        where = place(*map(source.get, _PLACE)) if isinstance(source, dict) else None
+        for job in self.open:
+            if job.send_id in marks or (where is not None and where == job.source_place):
+                self.heard = True
+                self._say(job, f"rejected: {letter.get('reason')}")
+                self._end(job, "failed", "rejected")
+
+    def on_status(self, message: Message) -> None:
+        """Take one message of a new broker's status topic: only what is told again counts.
+
+        Whether a claim there holds is for mediators to find out.
+        """
+        event = _object(message.value)
+        job = self._jobs.get(str(event.get("job_id")))
+        if job is None or job.outcome is not None or not _data(event).get("told_again"):
+            return
+        if job.source_place is not None and event.get("source") == job.source_place:
+            self._answered(job)
+        self.on_event(message)
+
+    def on_new_broker(self) -> None:
+        """Say that the broker has lost its log, and which jobs may be lost with it."""
+        text = "the broker began anew; its topics are read from their beginning"
+        say(self._progress.console, text)
+        for job in self.open:
+            if job.state == "sent":
+                self._say(job, "not heard of yet: if no mediator had read it, it is lost with the "
+                          "old broker's log; publish it again")  # fmt: skip
+
+    def end_displaced(self) -> None:
+        """End the jobs whose id is another spec's, where no dead letter has come in time."""
+        for job in self.open:
+            since_s = job.displaced_at_s
+            if since_s is not None and time.monotonic() - since_s > ANSWER_S:
+                self._say(job, f'not run: job_id = "{job.job_id}": is taken by a job with another '
+                          "spec; choose another job_id (no mediator has answered this config "
+                          f"within {ANSWER_S:g} s)")  # fmt: skip
+                self._end(job, "failed", "not run")
+
+    def _on_spec(self, job: Sent, spec: dict[str, Any]) -> None:
+        """Take the spec of the job that has just been queued under this id."""
+        if is_other_spec(job.value, spec):
+            job.displaced_at_s = time.monotonic()
+            self._say(job, "a job with another spec is queued under this job_id; waiting for what "
+                      "becomes of this one")  # fmt: skip
+        else:
+            job.displaced_at_s = None
+            self._answered(job)
+
+    def _answered(self, job: Sent) -> None:
+        job.answered = True
+        if job.ended_as is not None:
+            self._end(job, *job.ended_as)
+
+    def _end_if_ours(self, job: Sent, outcome: str, state: str) -> None:
+        """End with what is told of the id, once a mediator has answered this very config."""
+        if job.answered:
+            self._end(job, outcome, state)
+        else:
+            job.ended_as = (outcome, state)
 
     def _on_state(self, job: Sent, state: str, about: str | None) -> None:
+        # perhaps another message under this id; ours is answered by a dead letter
+        if state == "rejected" and not job.answered:
+            return
         if state != job.state:
             job.state = state
-            self._say(job, f"{state}: {about}" if about else state)
+            whose = "" if job.answered else "of a job of this id, this config is not answered yet: "
+            self._say(job, f"{whose}{state}: {about}" if about else f"{whose}{state}")
         if state in TERMINAL:
-            self._end(job, "ok" if state == "succeeded" else "failed", state)
+            self._end_if_ours(job, "ok" if state == "succeeded" else "failed", state)
 
     def _on_duplicate(
         self, job: Sent, state: str, event: dict[str, Any], data: dict[str, Any]
@@ -128,6 +213,9 @@ class Follower:
         if data.get("outcome") == "rejected":
             return
         self._say(job, f"{event.get('reason') or 'already known'} (it is {state})")
+        self._answered(job)
+        if job.outcome is not None:
+            return
         if state in TERMINAL:
             self._end(job, "ok" if state == "succeeded" else "failed", state)
         elif job.op == "view" and state == "running":
@@ -173,6 +261,30 @@ class Follower:
             self._progress.update(bar, total=1, completed=1)
         self._progress.update(bar, note=escape(state))
         self._progress.stop_task(bar)
+
+
+def is_other_spec(value: bytes, told: dict[str, Any]) -> bool:
+    """Tell whether a mediator's spec is another job than a config.
+
+    Both are read by this version, so that a mediator of another one is not misjudged for its
+    defaults; what this version cannot read is taken for the same. A secret that is not told is not
+    compared.
+
+    Args:
+        value: the config as published.
+        told: the spec as an event tells it.
+    """
+    try:
+        ours = json.loads(canonical_json(parse_job(value)))
+        shown = {name: ours.get(name) if part == MASK else part for name, part in told.items()}
+        return json.loads(canonical_json(parse_job(shown))) != ours
+    except JobRefused:
+        return False
+
+
+def _data(event: dict[str, Any]) -> dict[str, Any]:
+    data = event.get("data")
+    return data if isinstance(data, dict) else {}
 
 
 def _score(row: dict[str, Any]) -> str:

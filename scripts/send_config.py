@@ -10,6 +10,7 @@ Exit codes: 0 sent (with --wait: every job succeeded, or its viewer is up), 1 a 
 2 a config or option is wrong, 3 the broker, 4 --timeout was reached.
 """
 
+import dataclasses
 import json
 import logging
 import secrets
@@ -19,12 +20,12 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
-from job_follower import SEND_ID_HEADER, Follower, Sent, say
+from answer_topics import Answers
+from job_follower import SEND_ID_HEADER, Follower, Sent, place, say
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from kafka_utils.admin import wait_for_broker
-from kafka_utils.consumer import TopicReader
 from kafka_utils.discovery import DISCOVERY_NAME, find_broker
 from kafka_utils.errors import KafkaUtilsError
 from kafka_utils.producer import Producer
@@ -149,11 +150,18 @@ def connect(
             raise KafkaUtilsError(
                 f"{error}; without --broker `python -m mediator` starts its own"
             ) from error
+        # it came up only now: ask again what kind of broker it is
+        address = find_broker(address.bootstrap, discovery_file) or address
+        settings = dataclasses.replace(settings, embedded=address.embedded)
     return settings
 
 
 def publish(
-    settings: KafkaSettings, jobs: list[Sent], console: Console, key: str | None = None
+    settings: KafkaSettings,
+    jobs: list[Sent],
+    console: Console,
+    key: str | None = None,
+    cluster_id: str | None = None,
 ) -> None:
     """Send every config and print its job id after the broker has confirmed it.
 
@@ -162,6 +170,7 @@ def publish(
         jobs: what to send.
         console: where to write.
         key: the messages' key; None for each one's job id.
+        cluster_id: the broker's cluster, to note where each message lies.
 
     Raises:
         KafkaDeliveryError: a config was not confirmed; those printed were.
@@ -170,9 +179,11 @@ def publish(
     try:
         for job in jobs:
             header = (SEND_ID_HEADER, job.send_id.encode())
-            producer.send(
+            position = producer.send(
                 settings.jobs_topic, key or job.job_id, job.value, [header], timeout_s=11.0
             )
+            if cluster_id is not None and position is not None:
+                job.source_place = place(cluster_id, settings.jobs_topic, *position)
             where = f"{settings.jobs_topic} at {settings.bootstrap}"
             say(console, f"sent {job.op} {job.job_id} to {where} ({job.source})")
     finally:
@@ -185,6 +196,7 @@ def follow(
     timeout_s: float | None,
     console: Console,
     key: str | None = None,
+    discovery_file: Path | None = None,
 ) -> int:
     """Publish, then wait for the end of every job.
 
@@ -194,24 +206,30 @@ def follow(
         timeout_s: longest wait for the ends, s; None waits on.
         console: where to write.
         key: as for `publish`.
+        discovery_file: as for `Answers`.
 
     Returns:
         The exit code.
     """
-    with (
-        TopicReader(settings, settings.events_topic, from_end=True) as events,
-        TopicReader(settings, settings.dlq_topic, from_end=True) as letters,
-    ):
-        publish(settings, jobs, console, key)
+    with Answers(settings, discovery_file) as answers:
+        publish(settings, jobs, console, key, answers.cluster_id)
         start_s = time.monotonic()
         hinted = False
         with Progress(*COLUMNS, console=console, disable=not console.is_terminal) as progress:
             follower = Follower(jobs, progress)
+            take = {
+                settings.events_topic: follower.on_event,
+                settings.dlq_topic: follower.on_letter,
+                settings.status_topic: follower.on_status,
+            }
+            lives = answers.lives
             while follower.open:
-                if (message := events.poll(POLL_S)) is not None:
-                    follower.on_event(message)
-                if (letter := letters.poll(0.0)) is not None:
-                    follower.on_letter(letter)
+                for message in answers.poll(POLL_S):
+                    take[message.topic](message)
+                follower.end_displaced()
+                if answers.lives > lives:
+                    lives = answers.lives
+                    follower.on_new_broker()
                 waited_s = time.monotonic() - start_s
                 if timeout_s is not None and waited_s > timeout_s:
                     break
@@ -278,7 +296,8 @@ def main(
             raise UsageError(f"--wait can not follow {blind[0]}: its job_id is not text")
         connection = connect(broker, log_root, topic, properties)
         if wait:
-            code = follow(connection, jobs, timeout, console, key)
+            elsewhere = None if broker is not None else log_root / DISCOVERY_NAME
+            code = follow(connection, jobs, timeout, console, key, elsewhere)
         else:
             publish(connection, jobs, console, key)
             code = 0
