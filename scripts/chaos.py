@@ -4,11 +4,11 @@
     scripts/chaos.py [--jobs 1000] [--seconds 600] [--seed 0] [--out chaos.json]
 
 Two mediators with log roots of their own share an embedded broker; three foreign clients publish
-jobs, duplicates of them and garbage. At random moments a mediator, a runner or the broker gets
-kill -9, or the broker or a mediator is stopped for a while. With --machines a mediator also
-vanishes with its runners for longer than its lease: a job that it had done and could not tell of
-is then rightly run again elsewhere, and `run_twice` counts it. Without it the lease is longer than
-several kills in a row take on a slow machine.
+jobs, duplicates of them, requests to cancel and to retry some, and garbage. At random moments a
+mediator, a runner or the broker gets kill -9, or the broker or a mediator is stopped for a while.
+With --machines a mediator also vanishes with its runners for longer than its lease: a job that it
+had done and could not tell of is then rightly run again elsewhere, and `run_twice` counts it.
+Without it the lease is longer than several kills in a row take on a slow machine.
 
 The embedded broker loses its log when it is killed, so the clients publish again what was not
 answered, as any at-least-once producer would; `republished` counts that.
@@ -30,8 +30,8 @@ from typing import Annotated
 
 import typer
 from chaos_actors import CLIENTS, Actor, Client, broker_answers, free_port, kill_runners, runners
-from chaos_count import Collector, slots_at_work, verdict, zombie_rows
-from chaos_garbage import garbage
+from chaos_count import Collector, Requested, slots_at_work, unfinished, verdict, zombie_rows
+from chaos_mail import Mail, make_mail
 from rich.console import Console
 from rich.table import Table
 
@@ -39,27 +39,15 @@ from kafka_utils.settings import KafkaSettings
 
 SLOTS, WAVES = 2, 4
 LEASE_S, MACHINES_LEASE_S = 60.0, 10.0
-MEET_S = 120.0
+MEET_S, END_S = 120.0, 90.0
 RARE_DEEDS = ("broker", "broker stop", "mediator stop")
 DEEDS = ("runner",) * 6 + ("mediator",) * 4 + RARE_DEEDS
 WINDOW = 400
 AGAIN_S = 20.0
 MUST_BE_ZERO = (
     "lost", "double_terminal", "run_twice", "repeated_events", "orphans", "zombie_slots",
-    "unanswered_garbage", "unanswered_probes",
+    "unanswered_garbage", "unanswered_probes", "unfinished",
 )  # fmt: skip
-
-
-@dataclass
-class Mail:
-    """One message and what is known of it."""
-
-    key: str | None
-    value: bytes
-    job_id: str | None
-    sent_at: float = 0.0
-    life: int = 0
-    answered: bool = False
 
 
 @dataclass
@@ -136,23 +124,6 @@ def make_world(folder: Path, seed: int, lease_s: float) -> World:
         for name in ("a", "b")
     ]
     return World(folder, random.Random(seed), port, topic, broker, mediators)
-
-
-def make_mail(jobs: int, rng: random.Random, garbage_count: int) -> list[Mail]:
-    """Make the jobs, duplicates of a fifth of them, and garbage, shuffled."""
-    mail: list[Mail] = []
-    for number in range(jobs):
-        job_id = f"job-{number:05d}"
-        spec = {"op": "train", "data_dirname": "city", "mask_dirname": "g22", "job_id": job_id,
-                "dataset": f"work:{rng.uniform(0.0, 0.4):.2f}"}  # fmt: skip
-        key = job_id if rng.random() < 0.5 else None
-        mail.append(Mail(key, json.dumps(spec).encode(), job_id))
-        if rng.random() < 0.2:
-            again = rng.choice((key, None, f"other-{number}"))
-            mail.append(Mail(again, json.dumps(spec, indent=1).encode(), job_id))
-    mail += [Mail(None, garbage(rng, number), None) for number in range(garbage_count)]
-    rng.shuffle(mail)
-    return mail
 
 
 def harm(world: World, deed: str) -> None:
@@ -281,6 +252,15 @@ def run(
     return post
 
 
+def await_end(world: World, ledgers: list[Path]) -> int:
+    """Let the jobs that were queued anew come to their end too; give how many did not."""
+    until = time.monotonic() + END_S
+    while (left := unfinished(ledgers)) and time.monotonic() < until:
+        world.keep()
+        time.sleep(0.2)
+    return left
+
+
 def probe(world: World, collector: Collector) -> tuple[int, int]:
     """Fill every slot once more: give the slots that stayed empty, and the jobs not answered.
 
@@ -326,6 +306,7 @@ def chaos(
     world = make_world(folder, seed, MACHINES_LEASE_S if machines else LEASE_S)
     mail = make_mail(jobs, random.Random(seed), garbage_count)
     job_ids = sorted({item.job_id for item in mail if item.job_id is not None})
+    requested = Requested.of(mail)
     world.broker.start()
     while not broker_answers(world.port):
         time.sleep(0.05)
@@ -339,6 +320,7 @@ def chaos(
             actor.signal(signal.SIGCONT)
         world.keep()
         ledgers = [folder / m.name / "ledger.sqlite3" for m in world.mediators]
+        undone = await_end(world, ledgers)
         zombies = zombie_rows(ledgers)
         empty, silent = probe(world, collector)
         codes = [mediator.end(30) for mediator in world.mediators]
@@ -350,10 +332,13 @@ def chaos(
     if collector.repeats:
         (folder / "repeats.json").write_text(json.dumps(collector.repeats, indent=1) + "\n")
     left = [item for item in post.unanswered() if item.job_id is None]
-    numbers = {"jobs": len(job_ids), **verdict(collector, job_ids, ledgers)}
+    numbers = {"jobs": len(job_ids), **verdict(collector, job_ids, ledgers, requested)}
     numbers |= {"orphans": len(list(runners(folder))), "zombie_slots": zombies + empty}
     numbers |= {**world.counts, "garbage": garbage_count, "unanswered_garbage": len(left)}
-    numbers |= {"unanswered_probes": silent, "duplicates_sent": len(mail) - jobs - garbage_count}
+    numbers |= {"unanswered_probes": silent, "unfinished": undone}
+    numbers |= {"cancels_sent": len(requested.cancelled), "retries_sent": len(requested.retried)}
+    asked = len(requested.cancelled) + len(requested.retried)
+    numbers |= {"duplicates_sent": len(mail) - jobs - asked - garbage_count}
     numbers |= {"bad_exits": sum(code != 0 for code in codes), "seed": seed}
     return numbers | {"seconds": round(time.monotonic() - began)}
 

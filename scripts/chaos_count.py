@@ -7,13 +7,18 @@ import sqlite3
 import threading
 import time
 from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from chaos_mail import Mail
 
 from kafka_utils.errors import KafkaUtilsError
 from kafka_utils.message import Message
 from kafka_utils.reader import TopicReader
 from kafka_utils.settings import KafkaSettings
+from mediator.events import EPOCH_STRIDE
 from mediator.proc import tree_of
 from mediator.records import ProcessIdentity
 from mediator.states import ENDED, JobState
@@ -164,15 +169,49 @@ def run_to_completion(log_roots: list[Path]) -> Counter[str]:
     return found
 
 
-def verdict(collector: Collector, job_ids: list[str], ledgers: list[Path]) -> dict[str, int]:
-    """Count what was lost, told twice or run twice."""
-    succeeded = Counter(r["job_id"] for p in ledgers for r in rows(p) if r["state"] == "succeeded")
+def unfinished(ledgers: list[Path]) -> int:
+    """Count the jobs that have not ended."""
+    return sum(row["state"] not in ENDED for ledger in ledgers for row in rows(ledger))
+
+
+@dataclass(frozen=True)
+class Requested:
+    """The jobs that somebody asked to cancel, and to run anew."""
+
+    cancelled: frozenset[str]
+    retried: frozenset[str]
+
+    @staticmethod
+    def of(mail: Sequence[Mail]) -> "Requested":
+        """Give what some mail asks for."""
+        asked = {op: {item.job_id or "" for item in mail if item.op == op}
+                 for op in ("cancel", "retry")}  # fmt: skip
+        return Requested(frozenset(asked["cancel"]), frozenset(asked["retry"]))
+
+
+def verdict(
+    collector: Collector, job_ids: list[str], ledgers: list[Path], requested: Requested
+) -> dict[str, int]:
+    """Count what was lost, told twice or run twice.
+
+    A job that was asked to be cancelled may end as cancelled instead; one that was queued anew on
+    request has one end an epoch, and may have been done with before it was cancelled.
+    """
+    ends = [(r["job_id"], r["state"]) for p in ledgers for r in rows(p)]
+    succeeded = Counter(job_id for job_id, state in ends if state == "succeeded")
+    cancelled = {job_id for job_id, state in ends if state == "cancelled"} & requested.cancelled
     completed = run_to_completion([ledger.parent for ledger in ledgers])
     told = collector.terminal
+
+    def twice(job_id: str) -> bool:
+        epochs = Counter((seq - 1) // EPOCH_STRIDE for seq, _ in told.get(job_id, ()))
+        again = len(epochs) > 1 and job_id not in requested.retried
+        return again or succeeded[job_id] > 1 or max(epochs.values(), default=0) > 1
+
     return {
-        "lost": sum(not told.get(j) or succeeded[j] == 0 for j in job_ids),
-        "double_terminal": sum(len(told.get(j, ())) > 1 or succeeded[j] > 1 for j in job_ids),
-        "run_twice": sum(completed[j] > 1 for j in job_ids),
+        "lost": sum(not told.get(j) or (succeeded[j] == 0 and j not in cancelled) for j in job_ids),
+        "double_terminal": sum(map(twice, job_ids)),
+        "run_twice": sum(completed[j] > 1 + (j in requested.retried) for j in job_ids),
         "repeated_events": len(collector.repeats),
         "fenced_events": len(collector.fenced),
     }
