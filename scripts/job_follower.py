@@ -114,7 +114,7 @@ class Follower:
             return
         kind, state = event.get("kind"), str(event.get("state"))
         if kind == "viewer_ready":
-            self._say(job, f"viewer: {data.get('url')}")
+            self._tell(job, f"viewer: {data.get('url')}")
             if job.op == "view":
                 self._end_if_ours(job, "ok", "running")
         elif kind == "progress":
@@ -124,7 +124,7 @@ class Follower:
         elif kind == "duplicate":
             self._on_duplicate(job, state, event, data)
         elif kind == "waiting":
-            self._say(job, f"waits: {event.get('reason')}")
+            self._tell(job, f"waits: {event.get('reason')}")
         elif kind == "state":
             self._on_state(job, state, event.get("reason") or _artifacts(data))
 
@@ -201,8 +201,7 @@ class Follower:
             return
         if state != job.state:
             job.state = state
-            whose = "" if job.answered else "of a job of this id, this config is not answered yet: "
-            self._say(job, f"{whose}{state}: {about}" if about else f"{whose}{state}")
+            self._tell(job, f"{state}: {about}" if about else state)
         if state in TERMINAL:
             self._end_if_ours(job, "ok" if state == "succeeded" else "failed", state)
 
@@ -241,7 +240,7 @@ class Follower:
         last_s = self._plain_at_s.get(job.send_id, -PLAIN_PROGRESS_S)
         if not self._progress.console.is_terminal and now_s - last_s >= PLAIN_PROGRESS_S:
             self._plain_at_s[job.send_id] = now_s
-            self._say(job, note)
+            self._tell(job, note)
 
     def _on_metrics(self, job: Sent, data: dict[str, Any]) -> None:
         rows = data.get("rows")
@@ -249,7 +248,12 @@ class Follower:
         if scores := [score for row in rows if (score := _score(row))]:
             steps = rows[0].get("tto")
             after = f"after {steps} steps of adaptation" if steps is not None else "scored"
-            self._say(job, f"{after}: {', '.join(scores)}")
+            self._tell(job, f"{after}: {', '.join(scores)}")
+
+    def _tell(self, job: Sent, text: str) -> None:
+        """Say what is told of the id, and whether it is sure to be about this config."""
+        doubt = "" if job.answered else "(of this job_id; this config is not answered yet) "
+        self._say(job, f"{doubt}{text}")
 
     def _say(self, job: Sent, text: str) -> None:
         say(self._progress.console, f"{job.op} {job.job_id}  {text}")
