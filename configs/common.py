@@ -220,7 +220,22 @@ class OptimizerFields(JobFields):
     )
 
 
-class AdaptFields(JobFields):
+class SurveyFields(JobFields):
+    """What is looked for in new images before a model follows them."""
+
+    exposure: bool = Field(
+        True,
+        description="bring each new image to the model's exposure first (a gain a channel, fitted "
+        "on the adapted part alone); others of its flight are shown with their median",
+    )
+    local: bool = Field(
+        False,
+        description="only ground cells where the new images disagree with the model may change; "
+        "all others render bit for bit as before",
+    )
+
+
+class AdaptFields(SurveyFields):
     """How a model follows new images."""
 
     support_rays: int = Field(4000, ge=16, le=4_194_304, description="rays per adaptation step")
@@ -233,16 +248,6 @@ class AdaptFields(JobFields):
     )
     adapt: Literal["all", "features", "mlps"] = Field(
         "all", description="what may change: everything, the hash tables, or the MLPs"
-    )
-    exposure: bool = Field(
-        True,
-        description="bring each new image to the model's exposure first (a gain a channel, fitted "
-        "on the adapted part alone); others of its flight are shown with their median",
-    )
-    local: bool = Field(
-        False,
-        description="only ground cells where the new images disagree with the model may change; "
-        "all others render bit for bit as before",
     )
     use_inner_rates: bool = Field(
         False, description="adapt with the inner rates that the checkpoint's training learned"

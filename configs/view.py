@@ -14,15 +14,22 @@ from configs.common import (
     PathText,
     RenderFields,
     StoredModelFields,
+    SurveyFields,
 )
 
 Token = Annotated[str, Field(pattern=r"^[!-~]{8,256}$")]
 
 
 class ViewJob(
-    GeneralFields, DataFields, StoredModelFields, RenderFields, OptimizerFields, CheckpointFields
+    GeneralFields,
+    DataFields,
+    StoredModelFields,
+    RenderFields,
+    OptimizerFields,
+    CheckpointFields,
+    SurveyFields,
 ):
-    """A viewer job; the optimiser fields serve its live adaptation."""
+    """A viewer job; the optimiser fields and those of `SurveyFields` serve its live adaptation."""
 
     op: Literal["view"] = Field(description="the operation")
     checkpoint_path: PathText = Field(description=CHECKPOINT_PATH)
@@ -33,7 +40,11 @@ class ViewJob(
         4000, ge=16, le=4_194_304, description="rays per live adaptation step"
     )
     replay: float = Field(
-        0.0, ge=0, le=0.9, description="share of old images' rays in each adaptation step"
+        0.0,
+        ge=0,
+        le=0.9,
+        description="share of old images' rays in each adaptation step; what the new images show "
+        "to have changed is not replayed where exposure or local look for it",
     )
     viewer_host: Annotated[str, Field(pattern=r"^[A-Za-z0-9.:_-]{1,253}$")] = Field(
         "0.0.0.0", description="address to listen on"

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from nerfcore.adaptation.disagreement import grown
 from nerfcore.adaptation.exposure import Gains, exposed, no_exposure
+from nerfcore.adaptation.looks import Asked
 from nerfcore.adaptation.rays import BlockSampler, crossing, ending_in
 from nerfcore.adaptation.settings import AdaptSettings
 from nerfcore.adaptation.survey import Survey, survey_new_images
@@ -222,9 +223,23 @@ class Adapter:
             self.seconds += time.monotonic() - began_s
         return self.survey
 
+    def prepare(self, asked: Asked) -> None:
+        """Survey before the first step where it needs that, beside others who use the model.
+
+        Args:
+            asked: called between chunks of rays: it may let others render meanwhile, and raises to
+                give up. What it takes is not counted in `seconds`.
+        """
+        if self._needs_survey and self.survey is None:
+            self.survey = survey_new_images(self.scene, self._new, self._old, asked)
+
+    @property
+    def _needs_survey(self) -> bool:
+        return self.settings.exposure or self.settings.local
+
     def _prepare(self) -> None:
         s = self.settings
-        if s.exposure or s.local:
+        if self._needs_survey:
             self.look_over()
         if s.exposure and self.survey is not None:
             self._gains = np.stack([self.survey.gains[i] for i in range(len(self._new))])

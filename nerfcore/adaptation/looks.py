@@ -20,6 +20,8 @@ from nerfcore.scene import SceneModel
 LOOK_WIDTH_PX = 128
 LEAST_PIXELS = 2
 Float32 = NDArray[np.float32]
+Asked = Callable[[], bool]
+"""Called between chunks of rays: may let others use the model, raises to give up, is else False."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,10 +57,10 @@ def reduced_camera(store: ImageStore, image: int, width_px: int = LOOK_WIDTH_PX)
     return Camera(store.c2w[image], fx * across, fy * down, cx * across, cy * down, columns, rows)
 
 
-def look(scene: SceneModel, store: ImageStore, image: int) -> Look:
+def look(scene: SceneModel, store: ImageStore, image: int, asked: Asked | None = None) -> Look:
     """Look at one image of a store."""
     camera = reduced_camera(store, image)
-    shown = scene.render(camera)
+    shown = scene.render(camera, cancelled=asked)
     if shown is None:
         raise RuntimeError("a rendering that nobody may cancel was cancelled")
     size = (camera.width_px, camera.height_px)
@@ -79,15 +81,11 @@ def look_over(
     scene: SceneModel,
     store: ImageStore,
     images: Iterable[int] | None = None,
-    should_stop: Callable[[], bool] | None = None,
+    asked: Asked | None = None,
 ) -> list[Look]:
-    """Look at some images of a store (None: all); fewer when asked to stop."""
-    looks: list[Look] = []
-    for image in range(len(store)) if images is None else images:
-        if should_stop is not None and should_stop():
-            break
-        looks.append(look(scene, store, image))
-    return looks
+    """Look at some images of a store (None: all)."""
+    every = range(len(store)) if images is None else images
+    return [look(scene, store, image, asked) for image in every]
 
 
 def cell_means(look: Look, grid: GroundGrid, values: Float32) -> Float32:

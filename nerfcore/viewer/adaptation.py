@@ -32,6 +32,10 @@ class AdaptationFailedError(NerfcoreError):
     """Adaptation diverged or raised; the shown model is the one from before it."""
 
 
+class _StopAskedError(Exception):
+    """Raised through an adapter that prepares when the run is to end."""
+
+
 class AdaptState(StrEnum):
     """Where live adaptation stands."""
 
@@ -199,9 +203,12 @@ class Adaptation:
         self._tell()
 
     def _adapt(self, choice: AdaptChoice, max_steps: int | None) -> None:
-        taken = 0
+        taken, prepared = 0, None
         while not self._is_stop_asked and (max_steps is None or taken < max_steps):
             adapter = self._ready_adapter(choice)
+            if adapter is not prepared and not self._prepare(adapter):
+                return
+            prepared = adapter
             self._move(AdaptState.RUNNING, only_from=AdaptState.LOADING)
             if not self._wait_while_paused():
                 return
@@ -221,6 +228,22 @@ class Adaptation:
             with self._changed:
                 self._adapter, self._steps_before = adapter, self._status.steps
         return adapter
+
+    def _prepare(self, adapter: AdapterLike) -> bool:
+        """Let an adapter look at the model while renders go on; False when the run is to end."""
+        with self._turns.turn() as turn:
+
+            def asked() -> bool:
+                turn.give_way()
+                if self._is_stop_asked:
+                    raise _StopAskedError
+                return False
+
+            try:
+                adapter.prepare(asked)
+            except _StopAskedError:
+                return False
+        return True
 
     def _wait_while_paused(self) -> bool:
         """Wait for the end of a pause; False when the run is to end."""

@@ -118,9 +118,18 @@ class StepResultLike(Protocol):
 class AdapterLike(Protocol):
     """Test-time optimisation of the shown model, in place.
 
-    It is made while renders go on, so making it must leave the parameters as they are; `step` and
-    `reset` have the model to themselves.
+    It is made while renders go on, so making it must leave the parameters as they are, and so must
+    `prepare`; `step` and `reset` have the model to themselves.
     """
+
+    def prepare(self, asked: Callable[[], bool]) -> None:
+        """Look at what the first step needs; called before every run, of use once.
+
+        Args:
+            asked: to be called often: others use the model in it. It raises when this is to end,
+                and is else False.
+        """
+        ...
 
     def step(self) -> StepResultLike:
         """Take one optimiser step."""

@@ -8,11 +8,11 @@ from typing import Final
 
 from configs import ViewJob
 from configs.artifacts import CHECKPOINT_MANIFEST, JobFolder
-from nerfcore.adaptation import Adapter
+from nerfcore.adaptation import Adapter, StepResult
 from nerfcore.checkpoint import announce, resolve_checkpoint, save_checkpoint
 from nerfcore.data.images import ImageStore
 from nerfcore.data.records import Dataset
-from nerfcore.errors import CheckpointError
+from nerfcore.errors import CheckpointError, SettingsError
 from nerfcore.shown_model import ShownModel
 from nerfcore.training.learner import Rates
 from nerfcore.viewer import AdaptChoice, PhotoGroup
@@ -32,6 +32,25 @@ def photo_groups(dataset: Dataset) -> list[PhotoGroup]:
         if len(batch.heldout):
             groups.append(PhotoGroup(f"{name}, held out", batch.heldout, True))
     return groups
+
+
+class _LiveAdapter(Adapter):
+    """An adapter that says so where it would step without end and change nothing."""
+
+    def step(self) -> StepResult:
+        """Take one step.
+
+        Raises:
+            SettingsError: the new images disagree with the model nowhere, and local is true.
+            NonFiniteError: see `Adapter.step`.
+        """
+        result = super().step()
+        if self.changes_nothing:
+            raise SettingsError(
+                "local true: the new images disagree with the model nowhere; set local to false in "
+                "the view job to adapt all of it"
+            )
+        return result
 
 
 class LiveAdapting:
@@ -88,7 +107,7 @@ class LiveAdapting:
             self._close_new()
             self._new = (choice.batch, ImageStore(batch.adapt, self._job.downscale))
         needs_old = settings.replay > 0 or settings.local
-        return Adapter(
+        return _LiveAdapter(
             self._shown.scene,
             self._new[1],
             settings,

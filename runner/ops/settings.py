@@ -94,14 +94,13 @@ def train_settings(job: TrainJob, model: ModelSettings, *, resume: bool) -> Trai
 
 
 def adapt_settings(job: EvalJob | ViewJob, factors: InnerRates | None = None) -> AdaptSettings:
-    """Return how a job adapts; a view job as the viewer does: everything, as it is."""
+    """Return how a job adapts; a view job everything, with plain rates."""
     settings = AdaptSettings(
-        rays=job.support_rays, replay=job.replay, rates=rates(job), seed=job.seed
-    )
+        rays=job.support_rays, replay=job.replay, rates=rates(job), seed=job.seed,
+        exposure=job.exposure, local=job.local,
+    )  # fmt: skip
     if isinstance(job, EvalJob):
-        settings = dataclasses.replace(
-            settings, part=job.adapt, exposure=job.exposure, local=job.local, factors=factors
-        )
+        settings = dataclasses.replace(settings, part=job.adapt, factors=factors)
     return settings
 
 

@@ -176,6 +176,9 @@ class BoxesAdapter:
         self._diverge_at, self._raise_at = diverge_at, raise_at
         self._steps = 0
 
+    def prepare(self, asked: Callable[[], bool]) -> None:
+        assert not asked()
+
     def step(self) -> BoxesStep:
         with self._scene.in_use():
             self._steps += 1

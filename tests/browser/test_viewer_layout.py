@@ -66,7 +66,7 @@ def test_the_buttons_of_adaptation_stay_while_it_runs(page):
     page.locator("p:visible", has_text="no step taken yet").wait_for(timeout=10_000)
     before = tops(page, ADAPT_BUTTONS)
     page.get_by_role("button", name="Start adaptation").click()
-    until(lambda: page.locator("canvas").count() > 1, "loss and PSNR are plotted")
+    page.get_by_text("PSNR (dB)", exact=True).wait_for(timeout=10_000)
     page.get_by_role("button", name="Stop adaptation").click()
     page.locator("strong", has_text="idle").wait_for(timeout=10_000)
     assert tops(page, ADAPT_BUTTONS) == before

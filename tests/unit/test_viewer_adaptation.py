@@ -33,6 +33,9 @@ class Counter:
         self.spoil, self.how = spoil, how
         self.resets = 0
 
+    def prepare(self, asked):
+        assert not asked()
+
     def step(self):
         self.value += 1
         if self.value == self.spoil:
@@ -341,6 +344,23 @@ def test_a_version_that_cannot_be_read_leaves_the_model_adapted():
     with pytest.raises(FileNotFoundError):
         adaptation.reset()
     assert adaptation.status.steps == 3
+
+
+def test_others_use_the_model_while_an_adapter_prepares_and_stop_ends_it():
+    class Looking(Counter):
+        def prepare(self, asked):
+            while True:
+                asked()
+
+    model, turns = Looking(), Turns()
+    adaptation = Adaptation(Adapting(lambda: model), turns, lambda _: None)
+    adaptation.start(CHOICE)
+    for _ in range(2):
+        with turns.turn():
+            assert adaptation.status.state is AdaptState.LOADING
+    adaptation.stop()
+    until(is_idle(adaptation))
+    assert model.value == 0 and adaptation.status.problem is None
 
 
 def test_the_status_line():
