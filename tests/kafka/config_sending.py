@@ -65,6 +65,10 @@ def start(settings: KafkaSettings, *options: object) -> subprocess.Popen[str]:
 
 
 def finish(process: subprocess.Popen[str], code: int) -> str:
-    output, errors = process.communicate(timeout=20)
+    """Wait for its end with an exit code; give all that it said."""
+    try:
+        output, errors = process.communicate(timeout=20)
+    finally:
+        process.kill()
     assert process.returncode == code, output + errors
     return output + errors
