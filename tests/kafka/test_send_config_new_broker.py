@@ -1,6 +1,7 @@
 """scripts/send_config.py --wait where the embedded broker is killed and begins anew meanwhile."""
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
@@ -57,11 +58,13 @@ def test_an_end_behind_the_kept_position_is_heard(lives, config):
     first.event("t-1", "state", "running")
     assert process.stdout is not None
     until(lambda: "running" in process.stdout.readline(), 20.0, "the last event")
+    process.send_signal(signal.SIGSTOP)  # when it looks again, the position is valid already
     second = lives()
     second.event("other", "state", "running")
     second.event("t-1", "waiting", "queued", "no slot is free")
     second.seq = 3
     second.event("t-1", "state", "succeeded")
+    process.send_signal(signal.SIGCONT)
     output = finish(process, 0)
     assert "the broker began anew" in output and "succeeded" in output
     assert "no slot" not in output
