@@ -23,16 +23,16 @@ from nerfcore.data.dataset import load_dataset
 from nerfcore.geometry.camera import Camera
 from nerfcore.viewer.screenshots import read_view
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1200)
 FLOWN = {"images": 80, "update_images": 24, "size": "192x144", "points": 6000, "altitude": 75}
 MODEL = {"log2_hashmap_size": 15, "max_resolution": 512, "batch_rays": 4096}
 TRAIN_STEPS = 800
-TRAIN_S = 400.0
+TRAIN_S = 600.0
 ADAPT_STEPS = 100
 ADAPT_S = 300.0
 SAME_LEVELS = 6.0
 LEAST_SEEN_PX = 2000
-EACH_NEARER, NEARER = 1.15, 1.8
+EACH_NEARER, NEARER = 1.2, 2.0
 AS_NEAR = 1.1
 PAGE_S = 120.0
 CANVAS_PX = (1400, 700)
