@@ -5,6 +5,7 @@ are painted and sent on the queue's worker thread, everything a control asks for
 page.
 """
 
+import asyncio
 import contextlib
 import functools
 import logging
@@ -43,6 +44,7 @@ REPEAT_MESSAGE_S: Final = 5.0
 MESSAGE_SHOWN_S: Final = 10.0
 FOLLOW_EVERY_S: Final = 3.0
 PROBE_PX: Final = 48
+LED_WITHIN_S: Final = 10.0
 ROUGH_JPEG_QUALITY: Final = 80
 FINAL_JPEG_QUALITY: Final = 92
 
@@ -57,6 +59,7 @@ class ClientView:
         scene: the scene all clients share.
         site: the place.
         is_connected: whether the browser is still there.
+        loop: on which the page's words come in.
 
     Attributes:
         client: as given.
@@ -70,6 +73,7 @@ class ClientView:
         scene: SharedScene,
         site: Site,
         is_connected: Callable[[], bool],
+        loop: asyncio.AbstractEventLoop,
     ) -> None:
         self.client = client
         self.site = site
@@ -86,6 +90,7 @@ class ClientView:
         self._followed_at = 0.0
         self._is_closed = False
         self._is_connected = is_connected
+        self._loop = loop
         changes = ChangeMap(site.shelf, site.frame.pose_scale_factor_m, self._depth_seen_from)
         self._painter = Painter(site, changes)
         self._queue = RenderQueue(
@@ -158,12 +163,16 @@ class ClientView:
             eye, target: world points f[3]; the horizon stays level.
             fov_rad: vertical field of view; None = as it is.
         """
-        camera = self.client.camera
-        with self.client.atomic():
-            camera.position = page_from_world(eye)
-            camera.look_at = page_from_world(target)
-            if fov_rad is not None:
-                camera.fov = fov_rad
+
+        async def lead() -> None:  # on the loop no word of the page can undo half of it
+            camera = self.client.camera
+            with self.client.atomic():
+                camera.position = page_from_world(eye)
+                camera.look_at = page_from_world(target)
+                if fov_rad is not None:
+                    camera.fov = fov_rad
+
+        asyncio.run_coroutine_threadsafe(lead(), self._loop).result(LED_WITHIN_S)
         self.client.flush()
 
     def fly_into(self, camera: Camera, distance: float) -> None:

@@ -178,6 +178,7 @@ class Page:
             self._scene,
             self._site,
             lambda: client.client_id in self._server.get_clients(),
+            self._server.get_event_loop(),
         )
         self._add_panels(client, view)
         with self._lock:
