@@ -5,6 +5,7 @@ a log, a reason, an event or a run.json.
 """
 
 import difflib
+import functools
 import re
 from typing import Any
 
@@ -21,9 +22,14 @@ _ALIKE = 0.75  # of difflib: "tokn", "toekn" and "pasword" are, "step" and "host
 
 def is_secret(name: str) -> bool:
     """Tell whether a field's name, mistyped or not, says that its value is a secret."""
-    return _SECRET_NAME.search(name) is not None or any(
+    return _SECRET_NAME.search(name) is not None or _is_like_a_secret(name[:64])
+
+
+@functools.lru_cache(maxsize=4096)  # every job has the same names
+def _is_like_a_secret(name: str) -> bool:
+    return any(
         difflib.get_close_matches(word.lower(), _OFTEN_MISTYPED, n=1, cutoff=_ALIKE)
-        for word in _WORD.findall(name[:64])
+        for word in _WORD.findall(name)
     )
 
 

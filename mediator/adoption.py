@@ -26,6 +26,7 @@ from mediator.states import JobState
 from mediator.text import one_line
 
 LOOK_AGAIN_S = 3.0
+LOOK_FOR_S = 0.2
 _log = logging.getLogger("mediator")
 
 
@@ -70,22 +71,30 @@ class Adoption:
         """Ask again: the broker may have lost what was asked."""
         self._asked.clear()
 
-    def look_after(self, lease_s: float) -> None:
-        """Do for every watched job what is due.
+    def look_after(self, lease_s: float) -> bool:
+        """Do for every watched job what is due, for a short time.
 
         Args:
             lease_s: silence after which a mediator is gone, s.
+
+        Returns:
+            False when time was up first; the others must be heard again before it goes on, or they
+            would seem silent for as long as this takes.
         """
         watches = self._ledger.watches()
         for memories in (self._asked, self._said, self._next_look):
             for job_id in memories.keys() - {watch.job.job_id for watch in watches}:
                 del memories[job_id]
+        until = self._clock() + LOOK_FOR_S
         for watch in watches:
             known = self._memory.known(watch.job.job_id)
             if known is not None and _is_answered(watch, known):
                 self._ledger.unwatch(watch.job.job_id)
             elif self._is_orphan(known, lease_s) and self._is_due(watch):
                 self.adopt(watch, known, lease_s)
+            if self._clock() > until:
+                return False
+        return True
 
     def adopt(self, watch: Watch, known: Known | None, lease_s: float) -> bool:
         """Find a place for a job that is nobody's.

@@ -200,7 +200,7 @@ def corrupt(path: Path, what: str, *, salvage: bool = True) -> LedgerCorruptErro
         salvage: something may be read out of it.
     """
     # `.recover` needs a part of SQLite that Debian builds without
-    marks = f"PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={SCHEMA_VERSION};"
+    marks = f"PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={_version_of(path)};"
     command = (
         f"(sqlite3 {path} .dump | grep -v -e ^COMMIT -e ^ROLLBACK; echo 'COMMIT; {marks}') | "
         f"sqlite3 {path.with_name('mended.sqlite3')}"
@@ -211,6 +211,17 @@ def corrupt(path: Path, what: str, *, salvage: bool = True) -> LedgerCorruptErro
         f"is. Mend: {mend}put a copy of the whole file back; or move {path}* aside to begin with "
         "an empty ledger (jobs not yet run are then lost)"
     )
+
+
+def _version_of(path: Path) -> int:
+    """Give the ledger version in a damaged file's header; this one's where it says none."""
+    try:
+        with path.open("rb") as file:
+            header = file.read(64)
+    except OSError:
+        return SCHEMA_VERSION
+    version = int.from_bytes(header[60:64], "big")
+    return version if 0 < version <= SCHEMA_VERSION else SCHEMA_VERSION
 
 
 def _refuse_orphaned_journal(path: Path) -> None:

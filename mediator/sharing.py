@@ -248,7 +248,7 @@ class Sharing:
             else:
                 _log.warning("job %s: mediator %s has it now (epoch %d, here %d); given up here",
                              job_id, known.mediator, known.epoch, job.epoch)  # fmt: skip
-                if known.spec_sha256 != job.spec_sha256:
+                if not refused and known.spec_sha256 != job.spec_sha256:
                     self._ledger.note_lost_id(job_id)
                 self._supervisor.relinquish(job_id)
         if mine:
@@ -340,8 +340,9 @@ class Sharing:
         if not self._settled:
             waiting = [m for m in self._company if not self._has_told(m, line.cluster_id)]
             self._settled = not waiting
-        if self._settled and self._hears_itself(now):
-            self._adoption.look_after(self._lease_s)
+        ready = self._settled and self._hears_itself(now)
+        if ready and not self._adoption.look_after(self._lease_s):
+            self._next_look = 0.0
 
     def _hears_itself(self, now: float) -> bool:
         """Tell whether the broker passes on signs of life: this mediator's own came back lately.

@@ -9,11 +9,14 @@ from pathlib import Path
 
 import pytest
 from intake_desk import train
-from two_ledgers import Pair, tell_again
+from two_ledgers import LEASE_S, Pair, tell_again
 
+from configs import Roots
+from mediator.adoption import Adoption
 from mediator.intake import Outcome
 from mediator.ledger import Ledger
 from mediator.records import Control, JobRecord
+from mediator.sharing import Sharing
 from mediator.states import JobState
 
 
@@ -150,3 +153,57 @@ def test_a_topic_made_anew_brings_new_messages(pair: Pair) -> None:
                           ("b", Outcome.ACCEPTED), ("b", Outcome.SEEN_BEFORE)):  # fmt: skip
         desk.offset = 0
         assert desk.give(train(job_id=name)) is outcome
+
+
+def test_a_refusal_in_a_later_epoch_takes_no_spec_for_another(pair: Pair) -> None:
+    """The hash of a refused message is that of its bytes, so it says nothing of a job's spec."""
+    pair.desks[0].give(train(job_id="a"))
+    for sed in (1, 2):
+        pair.desks[1].give(train(job_id="a", sed=sed))
+    pair.publish(0)
+    pair.publish(1)
+    pair.read(0)
+    known = pair.memories[0].known("a")
+    assert known is not None and known.state is JobState.REJECTED and known.epoch == 2
+    sharing = Sharing(
+        pair.desks[0].ledger, pair.memories[0], pair.desks[0].intake, pair.adoptions[0],
+        Relinquishing(),  # type: ignore[arg-type]
+    )  # fmt: skip
+    sharing._settle_claims({"a": None})
+    assert pair.desks[0].letters() == []
+
+
+class Relinquishing:
+    """In place of the supervisor: gives up jobs that do not run."""
+
+    may_start = True
+
+    def relinquish(self, job_id: str) -> None:
+        """Nothing runs."""
+
+
+def test_many_orphans_are_adopted_a_few_at_a_time(pair: Pair) -> None:
+    """Between them the others are heard, who would else seem silent for as long as it takes."""
+    names = [f"j{number}" for number in range(6)]
+    for name in names:
+        pair.desks[0].give(train(job_id=name))
+    pair.publish(0)
+    pair.read(1)
+    for name in names:
+        pair.desks[1].give(train(job_id=name))
+    now = [0.0]
+
+    def clock() -> float:
+        now[0] += 0.05
+        return now[0]
+
+    desk = pair.desks[1]
+    roots = Roots.below(desk.project)
+    adoption = Adoption(desk.ledger, pair.memories[1], desk.intake.placement, roots, clock)
+    pair.memories[1].is_gone = lambda mediator, lease_s: True  # type: ignore[method-assign]
+    rounds = 1
+    while not adoption.look_after(LEASE_S):
+        assert len(desk.ledger.watches()) < len(names)
+        rounds += 1
+    assert rounds > 1 and desk.ledger.watches() == []
+    assert all(desk.ledger.job(name) is not None for name in names)

@@ -139,6 +139,8 @@ class PhotoPanel:
             for group in groups:
                 for index in range(0, len(group), stride):
                     self._nodes[group.name, index] = self._frustum(group, index)
+            if self._inside in self._nodes:
+                self._nodes[self._inside].visible = False
         if stride > 1:
             self._view.say("Cameras", f"Every {stride}th of {total} is drawn.", "green")
 
