@@ -1,7 +1,8 @@
 """Owns which fields hold secrets, and how they are shown: not at all.
 
-A secret stands in the job's own job.json, in the ledger, and in the message it came with; never in
-a log, a reason, an event or a run.json.
+A secret stands in the job's own job.json, in the ledger, in the message it came with and where
+that message is kept (`message/<job id>` on the status topic, a dead letter); never in a log, a
+reason, an event or a run.json.
 """
 
 import difflib

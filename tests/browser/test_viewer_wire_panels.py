@@ -87,6 +87,11 @@ def test_the_camera_one_is_in_is_not_drawn(tmp_path):
                     updates={"value": True})  # fmt: skip
         hidden = wait_for(client, "SetSceneNodeVisibilityMessage", own)
         assert hidden["visible"] is False
+        for is_shown in (False, True):  # and not when they are drawn from inside it
+            client.set_control("Show cameras", is_shown)
+        wait_for(client, "CameraFrustumMessage", own)
+        hidden = wait_for(client, "SetSceneNodeVisibilityMessage", own)
+        assert hidden["visible"] is False
 
 
 def wait_for(client: WireClient, kind: str, name: str) -> dict[str, Any]:
