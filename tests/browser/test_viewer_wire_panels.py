@@ -85,19 +85,17 @@ def test_the_camera_one_is_in_is_not_drawn(tmp_path):
         assert drawn
         client.send("GuiUpdateMessage", uuid=client.controls["Jump there"],
                     updates={"value": True})  # fmt: skip
-        hidden = wait_for(client, "SetSceneNodeVisibilityMessage", own)
-        assert hidden["visible"] is False
+        wait_for(client, "SetSceneNodeVisibilityMessage", own, visible=False)
         for is_shown in (False, True):  # and not when they are drawn from inside it
             client.set_control("Show cameras", is_shown)
-        wait_for(client, "CameraFrustumMessage", own)
-        hidden = wait_for(client, "SetSceneNodeVisibilityMessage", own)
-        assert hidden["visible"] is False
+        wait_for(client, "SetSceneNodeVisibilityMessage", own, visible=False)
 
 
-def wait_for(client: WireClient, kind: str, name: str) -> dict[str, Any]:
-    """Wait for a message about a thing in the scene."""
+def wait_for(client: WireClient, kind: str, name: str, **said: Any) -> dict[str, Any]:
+    """Wait for a message about a thing in the scene, with these fields."""
     deadline = time.monotonic() + LED_S
     while True:
         for message in client.messages(max(0.0, deadline - time.monotonic())):
-            if message["type"] == kind and message["name"] == name:
+            about = message["type"] == kind and message["name"] == name
+            if about and all(message[field] == value for field, value in said.items()):
                 return message
