@@ -212,12 +212,26 @@ class SharingTables(OutboxTable):
 
     def cluster(self) -> str | None:
         """Give the cluster whose status topic holds this ledger's jobs; None before the first."""
-        rows = self._rows("SELECT value FROM facts WHERE name='cluster'")
-        return None if not rows else json.loads(rows[0]["value"])
+        return self._fact("cluster")
 
     def set_cluster(self, cluster: str) -> None:
         """Note that a cluster's status topic holds all of this ledger's jobs."""
+        self._set_fact("cluster", cluster)
+
+    def settled_cluster(self) -> str | None:
+        """Give the cluster whose status topic held the jobs of all mediators known then."""
+        return self._fact("settled")
+
+    def set_settled_cluster(self, cluster: str) -> None:
+        """Note that a cluster's status topic holds the jobs of all mediators known."""
+        self._set_fact("settled", cluster)
+
+    def _fact(self, name: str) -> str | None:
+        rows = self._rows("SELECT value FROM facts WHERE name=?", (name,))
+        return None if not rows else json.loads(rows[0]["value"])
+
+    def _set_fact(self, name: str, value: str) -> None:
         with self.transaction():
             self._connection.execute(
-                "INSERT OR REPLACE INTO facts VALUES ('cluster', ?)", (json.dumps(cluster),)
+                "INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, json.dumps(value))
             )

@@ -55,6 +55,7 @@ from mediator.offers import Offer
 from mediator.peers import MEDIATOR_KEY, SharedMemory
 from mediator.records import Control
 from mediator.retelling import Retelling
+from mediator.settling import Settling
 from mediator.states import ENDED, JobState
 from mediator.supervisor import Supervisor
 from mediator.text import utc_now
@@ -100,7 +101,7 @@ class Sharing:
         self._line: Line | None = None
         self._caught_up = False
         self._told_all = False
-        self._settled = True
+        self._settling = Settling(ledger, memory)
         self._heard_itself = True
         self._retelling: Retelling | None = None
         self._offers: list[Offer] = []
@@ -153,7 +154,7 @@ class Sharing:
     @property
     def may_take(self) -> bool:
         """Whether new jobs may be taken: every mediator has told a forgetful broker its jobs."""
-        return self._settled
+        return self._settling.settled
 
     def all_told(self) -> None:
         """Note that nothing is owed to the broker, so this mediator's jobs are all there."""
@@ -189,12 +190,12 @@ class Sharing:
         self._memory.own_word_at = None
         self._adoption.forget_asking()
         self._retelling = None
-        before, cluster = self._ledger.cluster(), f"{line.cluster_id}/{line.settings.status_topic}"
+        before, cluster = self._ledger.cluster(), _cluster_of(line)
+        self._settling.begin(cluster)
         if before != cluster:
             self._retelling = Retelling(self._ledger, cluster)
             if before is not None:
                 _log.info("another cluster than before: the states of all jobs are told again")
-            self._settled = before is None or not self._memory.peers()
         self._next_look = self._next_beat = 0.0
         self._in_touch_at = None
 
@@ -257,7 +258,7 @@ class Sharing:
 
     def _take_offers(self) -> None:
         """Take what others left to this mediator, once it knows all that the topic says of it."""
-        while self._offers and self._settled:
+        while self._offers and self.may_take:
             self._intake.take_offer(self._offers[0])
             del self._offers[0]
             self._supervisor.wake()
@@ -333,14 +334,13 @@ class Sharing:
                       "keep them apart, give one of the two another --topic",
                       mediator, self._memory.log_root_of(mediator) or "not known",
                       line.settings.jobs_topic)  # fmt: skip
+        met = self._company
         self._company = set(self._memory.peers())
-        if self._company and now >= self._next_note:
+        if self._company and (now >= self._next_note or self._company - met):
             self._next_note = now + NOTE_PEERS_EVERY_S
             self._ledger.note_peers(dict.fromkeys(self._company, time.time()))
-        if not self._settled:
-            waiting = [m for m in self._company if not self._has_told(m, line.cluster_id)]
-            self._settled = not waiting
-        ready = self._settled and self._hears_itself(now)
+        self._settling.look(_cluster_of(line), line.cluster_id, self._lease_s)
+        ready = self.may_take and self._hears_itself(now)
         if ready and not self._adoption.look_after(self._lease_s):
             self._next_look = 0.0
 
@@ -356,10 +356,9 @@ class Sharing:
         self._heard_itself = hears
         return hears
 
-    def _has_told(self, mediator: str, cluster_id: str) -> bool:
-        """Tell whether a mediator has told its jobs to the broker, or is silent for a lease."""
-        ready = self._memory.is_ready_on(mediator, cluster_id)
-        return ready or self._memory.is_gone(mediator, self._lease_s)
+
+def _cluster_of(line: Line) -> str:
+    return f"{line.cluster_id}/{line.settings.status_topic}"
 
 
 def _unconcerned(reason: str | None) -> None:

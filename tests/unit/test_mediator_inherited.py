@@ -15,7 +15,9 @@ from configs import Roots
 from mediator.adoption import Adoption
 from mediator.intake import Outcome
 from mediator.ledger import Ledger
+from mediator.peers import MEDIATOR_KEY, SharedMemory
 from mediator.records import Control, JobRecord
+from mediator.settling import Settling
 from mediator.sharing import Sharing
 from mediator.states import JobState
 
@@ -171,6 +173,29 @@ def test_a_refusal_in_a_later_epoch_takes_no_spec_for_another(pair: Pair) -> Non
     )  # fmt: skip
     sharing._settle_claims({"a": None})
     assert pair.desks[0].letters() == []
+
+
+def test_waiting_for_the_others_outlives_a_restart(pair: Pair) -> None:
+    """Who dies before the others have told a forgetful broker their jobs waits on afterwards."""
+    ledger, other = pair.desks[0].ledger, pair.memories[1].me
+
+    def begun_again() -> tuple[Settling, SharedMemory]:
+        memory = SharedMemory(ledger.mediator, "jobs")
+        memory.expect(other)
+        settling = Settling(ledger, memory)
+        settling.begin("new/status")
+        return settling, memory
+
+    for _ in range(2):
+        settling, memory = begun_again()
+        tell_again(ledger, "new/status")
+        settling.look("new/status", "new", LEASE_S)
+        assert not settling.settled
+    beat = {"kind": "mediator", "mediator": other, "jobs_topic": "jobs", "cluster_id": "new"}
+    memory.read(f"{MEDIATOR_KEY}{other}".encode(), json.dumps(beat).encode())
+    settling.look("new/status", "new", LEASE_S)
+    assert settling.settled
+    assert begun_again()[0].settled
 
 
 class Relinquishing:
