@@ -35,6 +35,7 @@ RESTRICTIONS: dict[str, dict[str, Any]] = {
     "replay": {"exposure": True, "replay": 0.25, "local": False},
     "local": {"exposure": True, "replay": 0.0, "local": True},
     "replay+local": {"exposure": True, "replay": 0.25, "local": True},
+    "replay+local, no exposure": {"exposure": False, "replay": 0.25, "local": True},
 }
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -49,7 +50,7 @@ class Protocol:
         algos: ways to a starting point; "scratch" is an untrained model.
         seeds: of training and adaptation.
         train: fields of every train job; train_by_algo: more fields by algo.
-        evaluation: fields of every eval job.
+        evaluation: fields of every eval job; without `exposure` in it, they fit the exposure.
         restrict_on: the way whose starting points the restrictions are tried on; "" for none.
     """
 
@@ -60,6 +61,15 @@ class Protocol:
     train_by_algo: dict[str, dict[str, Any]]
     evaluation: dict[str, Any]
     restrict_on: str
+
+    @property
+    def fits_exposure(self) -> bool:
+        """Whether the starting points are compared with the new images' exposure fitted."""
+        return self.evaluation.get("exposure", True)
+
+    def label(self, algo: str) -> str:
+        """What tables and curves call a starting point."""
+        return algo if self.fits_exposure else f"{algo}, no exposure"
 
     def train_job(self, algo: str, seed: int) -> dict[str, Any]:
         """The job that makes one starting point."""
@@ -148,7 +158,7 @@ def starting_points(bench: Bench, protocol: Protocol) -> dict[str, list[pd.DataF
         for algo in protocol.algos:
             bench.run(protocol.train_job(algo, seed))
             folder = bench.run(protocol.eval_job(algo, seed))
-            frames.setdefault(algo, []).append(read_metrics(folder))
+            frames.setdefault(protocol.label(algo), []).append(read_metrics(folder))
     return frames
 
 
@@ -171,7 +181,8 @@ def restriction_table(frames: dict[str, list[pd.DataFrame]], tto: int) -> pd.Dat
         gain = pd.concat(parts, axis=1).loc[tto]
         new, old = gain.loc["new_heldout"], gain.loc["old_val"]
         rows.append({
-            "restriction": name, "tto": tto, "new_gain_db": new.mean(),
+            "restriction": name, "exposure": RESTRICTIONS[name]["exposure"], "tto": tto,
+            "new_gain_db": new.mean(),
             "old_val_falls_db": -old.mean(), "old_val_falls_most_db": -old.min(),
         })  # fmt: skip
     table = pd.DataFrame(rows)
@@ -207,6 +218,13 @@ def main(
     restrict_on: Annotated[str, typer.Option(help='Way for the restrictions, "" = none.')] = (
         "joint"
     ),
+    exposure: Annotated[
+        bool,
+        typer.Option(
+            help="Fit the new images' exposure before the starting points are compared; without, "
+            "tables and report have names of their own. The restrictions say it themselves."
+        ),
+    ] = True,
     downscale: Annotated[float, typer.Option(help="Of all images.")] = 1.0,
     max_images: Annotated[int | None, typer.Option(help="Scored of each split.")] = None,
     support_rays: Annotated[int, typer.Option(help="Rays of an adaptation step.")] = 4000,
@@ -223,9 +241,13 @@ def main(
 ) -> None:
     """Measure the adaptation protocol and write its tables, curves and report to OUT.
 
-    OUT/report.html compares the starting points, OUT/restrictions.html the restrictions;
-    OUT/*.csv hold the tables that are printed. Run again with the same options to go on.
+    OUT/report.html (with --no-exposure: OUT/report_no_exposure.html) compares the starting points,
+    OUT/restrictions.html the restrictions; OUT/*.csv hold the tables that are printed. Run again
+    with the same options to go on; with --no-exposure the same starting points are taken.
     """
+    scoring = {"batch": batch, "tto": tto, "max_images": max_images, "support_rays": support_rays}
+    if not exposure:  # else not named: eval jobs of earlier runs keep their digests
+        scoring["exposure"] = False
     protocol = _protocol(
         {
             "data_path": data_path, "data_dirname": data_dirname, "mask_dirname": mask_dirname,
@@ -233,8 +255,7 @@ def main(
         },
         tuple(algos.split(",")), _numbers(seeds), restrict_on,
         (train_config, meta_config, eval_config),
-        {"time_limit_s": train_seconds, "max_rays": max_rays},
-        {"batch": batch, "tto": tto, "max_images": max_images, "support_rays": support_rays},
+        {"time_limit_s": train_seconds, "max_rays": max_rays}, scoring,
     )  # fmt: skip
     listen_for_signals()
     try:
@@ -286,11 +307,13 @@ def _protocol(
 
 def _report(bench: Bench, protocol: Protocol, out: Path, retention_tto: int) -> None:
     starts = starting_points(bench, protocol)
-    atomic.write_text(out / "report.html", compare_report(starts, "Starting points"))
+    kind, words = ("", "") if protocol.fits_exposure else ("_no_exposure", ", no exposure")
+    page = compare_report(starts, f"Starting points{words}")
+    atomic.write_text(out / f"report{kind}.html", page)
     for split in ("new_heldout", "old_val"):
         table = comparison_table(starts, split)
-        atomic.write_text(out / f"starts_{split}.csv", table.to_csv(index=False))
-        print(f"\n{split}: mean PSNR over {len(protocol.seeds)} seeds, dB")
+        atomic.write_text(out / f"starts{kind}_{split}.csv", table.to_csv(index=False))
+        print(f"\n{split}{words}: mean PSNR over {len(protocol.seeds)} seeds, dB")
         print(table.round(2).to_string(index=False))
     for algo in protocol.algos:
         print(f"{algo}: {_compute(bench, protocol, algo)}")
