@@ -6,10 +6,12 @@ the outer gradient is dL_query(theta_n)/d(theta_0), through all steps. It is com
 operations with a graph over every sample, so it is many times slower than the first-order ways and
 meant for small tasks.
 
-A plain gradient has no natural scale, so a group's rate is set once, at the expert's first task:
-such that the first step moves the entries that have gradient by the wanted rate (root mean square),
-as Adam's first step would. The background's is set by the colour MLP's gradient: a first task may
-see next to nothing of it. Learned factors (`inner_rates`) multiply the expert's rates.
+A plain gradient has no natural scale, so a group's rate is set once, at the first task of the
+expert whose support gives the group gradient: such that the first step moves the entries that have
+gradient by the wanted rate (root mean square), as Adam's first step would. Until then the group
+stays in inner loops: a support may place no sample in the expert. The background's is set by the
+colour MLP's gradient: a first task may see next to nothing of it. Learned factors (`inner_rates`)
+multiply the expert's rates.
 """
 
 from collections.abc import Mapping, Sequence
@@ -160,6 +162,25 @@ def descended(
     return out
 
 
+def gradients_of(
+    loss: Tensor, parameters: Mapping[str, Tensor], *, create_graph: bool = False
+) -> dict[str, Tensor]:
+    """Gradients of a loss by name, without those of what it does not depend on.
+
+    Args:
+        loss: f[].
+        parameters: leaves or results of a graph.
+        create_graph: whether the gradients can be differentiated themselves.
+    """
+    if not parameters or not loss.requires_grad:
+        return {}
+    found = torch.autograd.grad(
+        loss, list(parameters.values()), create_graph=create_graph, allow_unused=True
+    )
+    pairs = zip(parameters, found, strict=True)
+    return {name: gradient for name, gradient in pairs if gradient is not None}
+
+
 def adapted(
     parameters: Parameters,
     loss: TaskLoss,
@@ -167,12 +188,15 @@ def adapted(
     steps: int,
     level_rows: Sequence[int],
 ) -> Parameters:
-    """Parameters after `steps` steps on a task, with a graph to the first ones and the rates."""
+    """Parameters after `steps` steps on a task, with a graph to the first ones and the rates.
+
+    What the task does not depend on stays.
+    """
     names = [name for name in parameters if bool((rates[name.split(".")[0]] != 0).any())]
     fast = parameters
     for _ in range(steps):
-        found = torch.autograd.grad(loss(fast), [fast[name] for name in names], create_graph=True)
-        fast = descended(fast, dict(zip(names, found, strict=True)), rates, level_rows)
+        found = gradients_of(loss(fast), {name: fast[name] for name in names}, create_graph=True)
+        fast = descended(fast, found, rates, level_rows)
     return fast
 
 
@@ -231,8 +255,7 @@ class MamlStepper:
         scene, store = self.learner.scene, self.learner.store
         now = scene.experts[expert] | scene.background
         first = {n: v.detach().requires_grad_() for n, v in now.items()}
-        if expert not in self._scales:
-            self._scales[expert] = self._calibrated(support, first)
+        self._calibrate(expert, support, first)
         logs = self._logs(expert)
         with torch.enable_grad():
             fast = adapted(
@@ -240,18 +263,17 @@ class MamlStepper:
                 self.level_rows,
             )  # fmt: skip
             error = query(fast)
-            wanted = [*first.values(), logs]
-            found = torch.autograd.grad(error, wanted, allow_unused=True)
+            found = gradients_of(error, {**first, "logs": logs})
         mse = float(error.detach())
         if not np.isfinite(mse):
             return mse
         buffers = store.of(expert) | store.background
-        for name, gradient in zip(first, found[:-1], strict=True):
-            if gradient is not None:
-                buffers[name].add_(gradient)
-        store.touched.add(expert)
-        if self.factors is not None and found[-1] is not None:
-            self._learned.append((expert, found[-1].double().numpy()))
+        for name in first.keys() & found.keys():
+            buffers[name].add_(found[name])
+        if scene.experts[expert].keys() & found.keys():
+            store.touched.add(expert)
+        if self.factors is not None and "logs" in found:
+            self._learned.append((expert, found["logs"].double().numpy()))
         return mse
 
     def _logs(self, expert: int) -> Tensor:
@@ -261,23 +283,29 @@ class MamlStepper:
         return torch.tensor(logs, dtype=torch.float32, requires_grad=True)
 
     def _rates(self, expert: int, logs: Tensor) -> GroupRates:
-        levels, scales = len(self.level_rows), self._scales[expert]
+        levels, own = len(self.level_rows), self._scales[expert]
         factors = logs.exp()
-        mlps = {name: factors[levels + i] * scales[name] for i, name in enumerate(MLPS)}
-        behind = factors.new_tensor(scales["bg"])
-        return {"table": factors[:levels] * scales["table"], **mlps, "bg": behind}
+        mlps = {name: factors[levels + i] * own.get(name, 0.0) for i, name in enumerate(MLPS)}
+        behind = factors.new_tensor(own.get("bg", 0.0))
+        return {"table": factors[:levels] * own.get("table", 0.0), **mlps, "bg": behind}
 
-    def _calibrated(self, support: TaskLoss, first: Parameters) -> dict[str, float]:
-        """Rates with which a first step moves entries by the wanted ones."""
+    def _calibrate(self, expert: int, support: TaskLoss, first: Parameters) -> None:
+        """Set what is not set yet: rates with which a first step moves entries by the wanted ones.
+
+        A group without gradient stays unset, for a later task to set.
+        """
+        scales = self._scales.setdefault(expert, {})
+        own = {n: v for n, v in first.items() if not n.startswith("bg.")}
+        if scales.keys() >= {name.split(".")[0] for name in own}:
+            return
         with torch.enable_grad():
-            own = {n: v for n, v in first.items() if not n.startswith("bg.")}
-            found = torch.autograd.grad(support(first), list(own.values()))
+            found = gradients_of(support(first), own)
         squares: dict[str, list[Tensor]] = {}
-        for name, gradient in zip(own, found, strict=True):
-            squares.setdefault(name.split(".")[0], []).append(gradient[gradient != 0].square())
-        scales: dict[str, float] = {"table": 0.0, **dict.fromkeys((*MLPS, "bg"), 0.0)}
-        for group, source in (*((name, name) for name in squares), ("bg", "color")):
-            every = torch.cat(squares[source])
-            if len(every):
-                scales[group] = self._wanted[group] / float(every.mean().sqrt())
-        return scales
+        for name, gradient in found.items():
+            moving = gradient[gradient != 0].double()
+            squares.setdefault(name.split(".")[0], []).append(moving.square())
+        sizes = {group: float(torch.cat(own).mean().sqrt()) for group, own in squares.items()}
+        for group in {*sizes, "bg"} - scales.keys():
+            size = sizes.get("color" if group == "bg" else group, 0.0)
+            if 0.0 < size < np.inf:
+                scales[group] = self._wanted[group] / size
