@@ -111,8 +111,9 @@ class Adoption:
         job = parse_message(watch.job.spec)
         if isinstance(job, ControlRequest):
             return False
-        epoch = 0 if known is None else known.epoch
-        to_cancel = any(control.cancels(epoch) for control in self._ledger.open_controls(job_id))
+        anew_epoch = 1 if known is None else known.anew_epoch
+        requests = self._ledger.open_controls(job_id)
+        to_cancel = any(control.cancels(anew_epoch) for control in requests)
         if to_cancel and known is not None:
             return self._take(watch, known, None)
         try:
@@ -178,6 +179,7 @@ class Adoption:
             dataclasses.replace(watch.job, waits_for=waits_for),
             epoch=1 if known is None else known.epoch + 1,
             attempt=0 if known is None else known.attempt,
+            anew_epoch=1 if known is None else known.anew_epoch,
             seen=True,
         )
         if known is None:

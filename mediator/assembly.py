@@ -176,6 +176,7 @@ def _service(
         ledger, settings.slots, command, settings.limits, launch, tend, find_probe()
     )
     ledger.drop_old_controls()
+    ledger.keep_owed_messages()
     return Service(
         ledger,
         intake,

@@ -68,6 +68,7 @@ class Owner:
     jobs_topic: str
     spec_sha256: str
     source: str
+    anew_epoch: int
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ class Event:
         slim = {name: value for name, value in self.data.items() if name != "spec"}
         return dataclasses.replace(self, data=slim).payload(vars(owner))
 
-    def payload(self, more: Mapping[str, str] | None = None) -> bytes:
+    def payload(self, more: Mapping[str, str | int] | None = None) -> bytes:
         """Give the event as JSON; data over the limit is replaced by a note of its size."""
         data = json.dumps(finite(self.data))
         if len(data) > EVENT_DATA_LIMIT_BYTES:

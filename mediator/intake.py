@@ -124,6 +124,7 @@ class Intake:
         if place.mediator is None:
             new = dataclasses.replace(new, waits_for=place.waits_for)
             self._ledger.accept(source, new, epoch=offer.epoch, attempt=offer.attempt,
+                                anew_epoch=1 if known is None else known.anew_epoch,
                                 seen=self._ledger.has_seen(source))  # fmt: skip
             _log.warning("job %s: taken over, what it builds on is here (attempts so far: %d)",
                          offer.job_id, offer.attempt)  # fmt: skip
@@ -228,7 +229,7 @@ class Intake:
             return self._leave(source, message, job, place)
         waits_for = place.waits_for
         new = dataclasses.replace(new_job(job), waits_for=waits_for)
-        self._ledger.accept(source, new, epoch=self._next_epoch(job_id))
+        self._ledger.accept(source, new, epoch=self._next_epoch(job_id), message=pack(message))
         self._say(_log.info, "job %s: queued (%s, %s)%s", job_id, job.op, source,
                   f"; waits for job {waits_for}" if waits_for else "")  # fmt: skip
         return Outcome.ACCEPTED

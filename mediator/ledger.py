@@ -39,7 +39,8 @@ class Ledger(RunsTable):
         with self.transaction(lasting=False):
             for job_id, epoch in claims:
                 changed = self._connection.execute(
-                    "UPDATE jobs SET claimed=1 WHERE job_id=? AND epoch=?", (job_id, epoch)
+                    "UPDATE jobs SET claimed=1, message=NULL WHERE job_id=? AND epoch=?",
+                    (job_id, epoch),
                 )
                 if changed.rowcount:
                     self._release(job_id)
@@ -85,7 +86,8 @@ class Ledger(RunsTable):
         job = self._known(job_id)
         new = NewJob(job_id, job.op, job.spec, job.spec_sha256, job.waits_for, job.priority)
         with self.transaction():
-            self._write_received(new, job.source, job.epoch + 1, job.attempt)
+            epoch = job.epoch + 1
+            self._write_received(new, job.source, epoch, job.attempt, anew_epoch=epoch)
             self._move(job_id, JobState.QUEUED, reason="queued anew on request")
             # whoever gets its partition begins behind its message
             self._keep_message(self._known(job_id))
@@ -137,6 +139,26 @@ class Ledger(RunsTable):
         payload = offer_payload(offer, job.source_topic, self.mediator)
         self._owe(self._topics.status, f"message/{job.job_id}", payload, job_id=job.job_id)
         self._connection.execute("UPDATE jobs SET message_kept=1 WHERE job_id=?", (job.job_id,))
+
+    def keep_owed_messages(self, limit: int = 250) -> None:
+        """Owe the status topic the messages of unfinished jobs from before it got any; once.
+
+        Args:
+            limit: most jobs held in memory.
+        """
+        if self._fact("messages_owed") is None:
+            return
+        after = 0
+        with self.transaction():
+            while rows := self._rows(
+                f"SELECT * FROM jobs WHERE sequence > ? AND state NOT IN ({ENDED_MARKS})"
+                " AND message_kept=0 ORDER BY sequence LIMIT ?",
+                (after, limit),
+            ):
+                after = rows[-1]["sequence"]
+                for row in rows:
+                    self._keep_message(record_of(row))
+            self._connection.execute("DELETE FROM facts WHERE name='messages_owed'")
 
     def tell_controls_again(self) -> None:
         """Owe the status topic the requests that were not applied yet."""

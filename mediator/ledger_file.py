@@ -19,6 +19,7 @@ from pathlib import Path
 from mediator.errors import LedgerCorruptError, LedgerError, LedgerLockedError
 from mediator.ledger_schema import (
     APPLICATION_ID,
+    FIFTH,
     FOURTH,
     INDEX,
     SCHEMA,
@@ -241,7 +242,7 @@ def _give_birth(path: Path) -> None:
     with contextlib.closing(sqlite3.connect(infant, isolation_level=None)) as connection:
         connection.executescript(
             f"PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={SCHEMA_VERSION};"
-            f"BEGIN;{SCHEMA}{SECOND}{THIRD}{FOURTH}COMMIT;"
+            f"BEGIN;{SCHEMA}{SECOND}{THIRD}{FOURTH}{FIFTH}COMMIT;"
         )
     infant.chmod(0o640)
     with infant.open("rb") as handle:
@@ -271,9 +272,13 @@ def _check_version(connection: sqlite3.Connection, path: Path, oldest: int = SCH
     if application != APPLICATION_ID:
         raise corrupt(path, "it is an SQLite file, but not a ledger")
     if not oldest <= version <= SCHEMA_VERSION:
+        mend = (
+            "start this mediator on it once, which brings it up to date"
+            if 0 < version < SCHEMA_VERSION
+            else "use the mediator that wrote it, or another --log-root"
+        )
         raise LedgerError(
-            f"{path}: ledger version {version}, this mediator reads {SCHEMA_VERSION}; "
-            "use the mediator that wrote it, or another --log-root"
+            f"{path}: ledger version {version}, this mediator reads {SCHEMA_VERSION}; {mend}"
         )
     return version
 

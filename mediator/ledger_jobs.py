@@ -20,6 +20,7 @@ from mediator.events import (
     taken_by_other_spec,
 )
 from mediator.ledger_sharing import SharingTables
+from mediator.offers import message_from_spec, unpack
 from mediator.records import JobRecord, NewJob, ProcessIdentity, Source
 from mediator.states import ENDED, JobState, check_transition
 from mediator.text import one_line, utc_now
@@ -39,7 +40,9 @@ class JobsTable(SharingTables):
         *,
         epoch: int = 1,
         attempt: int = 0,
+        anew_epoch: int = 1,
         seen: bool = False,
+        message: bytes | None = None,
     ) -> None:
         """Queue a new job (its id is free, or was only ever refused) and tell of it.
 
@@ -48,17 +51,19 @@ class JobsTable(SharingTables):
             job: the job.
             epoch: above every epoch in which another mediator owned the job.
             attempt: attempts that other mediators made.
+            anew_epoch: the epoch in which it was last queued anew on request.
             seen: the message's outcome is noted already.
+            message: the message, packed, for the dead letter should the id turn out to be taken.
         """
         with self.transaction():
             if not seen:
                 self._note_source(source, job.job_id, "accepted")
             self.unwatch(job.job_id)
-            self._write_received(job, source, epoch, attempt)
+            self._write_received(job, source, epoch, attempt, anew_epoch, message)
             self._move(job.job_id, JobState.QUEUED, data={"spec": masked(json.loads(job.spec))})
             for control in self.open_controls(job.job_id):
                 self.close_control(control.source)
-                if control.cancels(epoch - 1):  # its epoch before this mediator took it over
+                if control.cancels(anew_epoch):
                     self.ask_cancel(job.job_id, f"cancelled by {control.source}")
 
     def ask_cancel(self, job_id: str, reason: str) -> None:
@@ -126,13 +131,16 @@ class JobsTable(SharingTables):
     def note_lost_id(self, job_id: str) -> None:
         """Refuse a job whose id went to a job with another spec at another mediator; once.
 
-        The letter holds the spec; the message's own bytes were not kept.
+        The message is kept until the job's claim has held; after that the letter holds the spec.
         """
         job = self._known(job_id)
+        packed = self._rows("SELECT message FROM jobs WHERE job_id=?", (job_id,))[0]["message"]
+        original = message_from_spec(job.source, job.spec) if packed is None else unpack(packed)
         problem = taken_by_other_spec(job_id)
         letter = DeadLetter(
-            job.source, str(problem), [problem], job.spec.encode(), None, (), job_id
-        )
+            job.source, str(problem), [problem],
+            original.value, original.key, original.headers, job_id,
+        )  # fmt: skip
         with self.transaction():
             changed = self._connection.execute(
                 "UPDATE sources SET outcome='conflict' WHERE cluster_id=? AND topic=?"
@@ -147,7 +155,13 @@ class JobsTable(SharingTables):
         self._tell(job_id, EventKind.DUPLICATE, one_line(reason), data)
 
     def _write_received(
-        self, job: NewJob, source: Source = NO_SOURCE, epoch: int = 1, attempt: int = 0
+        self,
+        job: NewJob,
+        source: Source = NO_SOURCE,
+        epoch: int = 1,
+        attempt: int = 0,
+        anew_epoch: int = 1,
+        message: bytes | None = None,
     ) -> None:
         known = self.job(job.job_id)
         if known is not None:
@@ -156,17 +170,18 @@ class JobsTable(SharingTables):
         self._connection.execute(
             "INSERT INTO jobs (job_id, op, spec, spec_sha256, state, priority, sequence, waits_for,"
             " received_at, epoch, attempt, event_seq, source_cluster, source_topic,"
-            " source_partition, source_offset)"
+            " source_partition, source_offset, anew_epoch, message)"
             " VALUES (:job_id, :op, :spec, :sha, :state, :priority,"
             " (SELECT COALESCE(MAX(sequence), 0) + 1 FROM jobs), :waits_for, :now, :epoch,"
-            " :attempt, :first_seq, :cluster, :topic, :partition, :offset)"
+            " :attempt, :first_seq, :cluster, :topic, :partition, :offset, :anew_epoch, :message)"
             " ON CONFLICT (job_id) DO UPDATE SET op=:op, spec=:spec, spec_sha256=:sha,"
             " state=:state, priority=:priority, sequence=excluded.sequence, waits_for=:waits_for,"
             " received_at=:now, ended_at=NULL, reason=NULL, claimed=0, failures=0, not_before=0,"
             " interruptions=0, message_kept=0,"
             " cancel_reason=NULL, epoch=:epoch, attempt=MAX(attempt, :attempt),"
             " event_seq=MAX(event_seq, :first_seq), source_cluster=:cluster, source_topic=:topic,"
-            " source_partition=:partition, source_offset=:offset",
+            " source_partition=:partition, source_offset=:offset, anew_epoch=:anew_epoch,"
+            " message=:message",
             {
                 "job_id": job.job_id,
                 "op": job.op,
@@ -183,6 +198,8 @@ class JobsTable(SharingTables):
                 "topic": source.topic,
                 "partition": source.partition,
                 "offset": source.offset,
+                "anew_epoch": anew_epoch,
+                "message": message,
             },
         )
 
@@ -320,12 +337,13 @@ def event_of(
 
 def owner_of(job: JobRecord, mediator: str) -> Owner:
     """Give what the status topic tells of a job's owner."""
-    return Owner(mediator, job.source_topic, job.spec_sha256, str(job.source))
+    return Owner(mediator, job.source_topic, job.spec_sha256, str(job.source), job.anew_epoch)
 
 
 def record_of(row: sqlite3.Row) -> JobRecord:
     """Give a row of the jobs table."""
     values = dict(row)
+    del values["message"]
     boot_id, pid, ticks = (values.pop(name) for name in ("boot_id", "pid", "start_ticks"))
     process = None if pid is None else ProcessIdentity(boot_id, pid, ticks)
     values["state"] = JobState(values["state"])

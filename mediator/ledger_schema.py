@@ -1,7 +1,7 @@
 """Owns the ledger's tables, by the version of the ledger that brought them."""
 
 APPLICATION_ID = 0x534B594C  # "SKYL"
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 SCHEMA = """
 CREATE TABLE jobs (
@@ -132,8 +132,21 @@ ALTER TABLE controls ADD COLUMN epoch INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE jobs ADD COLUMN message_kept INTEGER NOT NULL DEFAULT 0;
 """
 
-# By the version it leads to.
-UPGRADES = {2: SECOND + "UPDATE jobs SET claimed=1;", 3: THIRD, 4: FOURTH}
+# What version 5 added: the message of a job until its claim has held, and the epoch in which the
+# job was last queued anew on request.
+FIFTH = """
+ALTER TABLE jobs ADD COLUMN message BLOB;
+ALTER TABLE jobs ADD COLUMN anew_epoch INTEGER NOT NULL DEFAULT 1;
+"""
+
+# By the version it leads to. Before version 4 no message was put on the status topic, so those of
+# the unfinished jobs are owed to it. Before version 5 a request to cancel held for one epoch.
+UPGRADES = {
+    2: SECOND + "UPDATE jobs SET claimed=1;",
+    3: THIRD,
+    4: FOURTH + "INSERT OR REPLACE INTO facts VALUES ('messages_owed', '\"yes\"');",
+    5: FIFTH + "UPDATE jobs SET anew_epoch=epoch;",
+}
 
 # An index changes nothing that a ledger says, so it needs no version of its own.
 INDEX = "CREATE INDEX IF NOT EXISTS jobs_in_order ON jobs (state, priority DESC, sequence)"

@@ -29,6 +29,8 @@ class Known:
     spec_sha256: str
     source: str
     seq: int
+    anew_epoch: int
+    op: str
 
     @property
     def ended(self) -> bool:
@@ -55,7 +57,8 @@ class Told:
 
 @dataclass
 class _Peer:
-    heard_at: float
+    heard_at: float  # or when it got its lease anew
+    word_at: float = float("-inf")
     left: bool = False
     ready_on: str = ""
     log_root: str = ""
@@ -107,6 +110,11 @@ class SharedMemory:
         """Tell whether a mediator said goodbye, and was not heard since."""
         peer = self._peers.get(mediator)
         return peer is not None and peer.left
+
+    def is_heard_since(self, mediator: str, asked_at: float) -> bool:
+        """Tell whether a mediator has said anything since it was asked (monotonic seconds)."""
+        peer = self._peers.get(mediator)
+        return peer is not None and not peer.left and peer.word_at > asked_at
 
     def is_silent_since(self, mediator: str, asked_at: float, lease_s: float) -> bool:
         """Tell whether a mediator did not answer for a lease; an idle one has nothing to say else.
@@ -165,7 +173,7 @@ class SharedMemory:
 
     def _hear(self, sender: str, record: dict[str, Any]) -> None:
         peer = self._peers.setdefault(sender, _Peer(self._clock()))
-        peer.heard_at = self._clock()
+        peer.heard_at = peer.word_at = self._clock()
         if record.get("kind") == "mediator":
             peer.left = bool(record.get("left"))
             peer.ready_on = str(record.get("cluster_id"))
@@ -182,6 +190,8 @@ class SharedMemory:
                 str(record["spec_sha256"]),
                 str(record["source"]),
                 int(record["seq"]),
+                int(record.get("anew_epoch", record["epoch"])),
+                str(record["op"]),
             )
         except (KeyError, TypeError, ValueError):
             return None
@@ -193,13 +203,16 @@ class SharedMemory:
 
 
 def _prevails(new: Known, old: Known) -> bool:
+    refused = (new.state is JobState.REJECTED, old.state is JobState.REJECTED)
+    # What is refused was never anybody's: a good job of the same id comes first, in any epoch.
+    if new.mediator != old.mediator and refused[0] != refused[1]:
+        return refused[1]
     if new.epoch != old.epoch:
         return new.epoch > old.epoch
     if new.mediator == old.mediator:
         return new.seq >= old.seq
-    # What is refused was never anybody's: a good job of the same id, at the same time, comes first.
-    if JobState.REJECTED in (new.state, old.state):
-        return new.state is not JobState.REJECTED
+    if all(refused):
+        return False
     # Only the first may go beyond waiting, so a record that does shows who was first where the
     # broker has dropped the beginning of the topic.
     waiting = (JobState.QUEUED, JobState.RECEIVED)

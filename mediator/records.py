@@ -93,9 +93,13 @@ class Control:
     source: str
     epoch: int = 0
 
-    def cancels(self, epoch: int) -> bool:
-        """Tell whether it cancels a job in an epoch: not if that began anew after the request."""
-        return self.op == "cancel" and max(self.epoch, 1) >= epoch
+    def cancels(self, anew_epoch: int) -> bool:
+        """Tell whether it cancels a job: not one queued anew on request since.
+
+        Args:
+            anew_epoch: the epoch in which that was last done; 1 where it never was.
+        """
+        return self.op == "cancel" and max(self.epoch, 1) >= anew_epoch
 
 
 @dataclass(frozen=True)
@@ -111,6 +115,7 @@ class JobRecord:
         cancel_reason: why it is to be cancelled; None while nobody asked.
         interruptions: attempts of this epoch that were broken off though nobody here asked for it.
         message_kept: its message was put on the status topic too.
+        anew_epoch: the epoch in which it was last queued anew on request; 1 where it never was.
     """
 
     job_id: str
@@ -143,6 +148,7 @@ class JobRecord:
     source_offset: int
     interruptions: int
     message_kept: int
+    anew_epoch: int
 
     @property
     def source(self) -> Source:

@@ -168,7 +168,7 @@ class Service:
             if outcome is Outcome.ELSEWHERE:
                 self._sharing.look_soon()
             if outcome is Outcome.CONTROL:
-                self._sharing.apply_controls_of(message)
+                self._sharing.requests.apply_message(message)
 
     def _decide_held(self) -> None:
         """Try held messages again; called when no other message waits to be read."""

@@ -20,17 +20,17 @@ What is promised, several mediators in one consumer group, each with a log root 
   anything again; a job with a higher epoch is no longer its own: the runner is ended and nothing of
   it is told. One message that a paused client had handed to librdkafka already can still go out;
   its `seq` is below one seen before, so it is void for every reader.
-- A request to cancel means the job as it was then: it still holds after a take-over, not after the
-  job was queued anew on request.
+- A request to cancel means the job as it was then: it still holds after every take-over, not after
+  the job was queued anew on request (`requests`).
 - Two specs under one id, taken by two mediators at the same moment: the first claim holds, the
   other message gets its dead letter when that shows.
 - Cut off for longer than its lease, a mediator's runner may come to its end while another mediator
   runs the job too: then two runs took place, and one is told of.
 - A broker that lost its log (an embedded one that was killed) gets the jobs' states told again, and
   nobody takes new jobs before all mediators known within the last hour have done so or were silent
-  for a lease (`retelling`). Messages that no mediator had read are lost with it: their sender must
-  publish them again. Who had met nobody before cannot know whose jobs such a broker has forgotten:
-  a copy published again may then run twice.
+  for a lease (`retelling`, `settling`). Messages that no mediator had read are lost with it: their
+  sender must publish them again. Who had met nobody before cannot know whose jobs such a broker has
+  forgotten: a copy published again may then run twice.
 - A job that builds on a job of another mediator runs here where that one's checkpoints can be read,
   else its message is left to the mediator that has them (`placement`).
 - The event topic says nothing of a job before its claim has held.
@@ -43,17 +43,15 @@ import socket
 import time
 from collections.abc import Callable
 
-from configs.control import ControlRequest
-from configs.parse import parse_message
-from kafka_utils.consumer import Message
 from kafka_utils.errors import KafkaDeliveryError, KafkaQueueFullError
 from mediator.adoption import Adoption
 from mediator.broker_link import Line
 from mediator.intake import Intake
 from mediator.ledger import Ledger
 from mediator.offers import Offer
-from mediator.peers import MEDIATOR_KEY, SharedMemory
-from mediator.records import Control
+from mediator.peers import MEDIATOR_KEY, Known, SharedMemory
+from mediator.records import Control, JobRecord
+from mediator.requests import Requests
 from mediator.retelling import Retelling
 from mediator.settling import Settling
 from mediator.states import ENDED, JobState
@@ -102,6 +100,7 @@ class Sharing:
         self._caught_up = False
         self._told_all = False
         self._settling = Settling(ledger, memory)
+        self.requests = Requests(ledger, memory, supervisor, clock)
         self._heard_itself = True
         self._retelling: Retelling | None = None
         self._offers: list[Offer] = []
@@ -137,6 +136,8 @@ class Sharing:
         self._caught_up = self._caught_up or line.status.at_end()
         if not self._caught_up:
             return False
+        if self._in_touch_at is None:
+            self.requests.ask_again()
         now = self._in_touch_at = self._clock()
         if not self._supervisor.may_start:
             self._supervisor.may_start = True
@@ -226,7 +227,9 @@ class Sharing:
             for control in controls:
                 self._ledger.note_control(control, line.settings.jobs_topic, None)
         for control in controls:
-            self.apply_controls(control.job_id)
+            self.requests.apply(control.job_id)
+        if controls:
+            self._next_beat = 0.0  # who passed a request on waits for a word
 
     def _settle_claims(self, changed: dict[str, None]) -> None:
         mine: list[tuple[str, int]] = []
@@ -239,22 +242,33 @@ class Sharing:
                 self._ledger.unwatch(job_id)
                 self._ledger.close_cancels(job_id, known.epoch)
             job = self._ledger.job(job_id)
-            if job is None or known.epoch < job.epoch:
+            if job is None:
                 continue
             if known.mediator == self._memory.me:
                 if not job.claimed and known.epoch == job.epoch:
                     mine.append((job_id, job.epoch))
-            elif job.state in ENDED:
-                self._ledger.give_up(job_id)
-            else:
-                _log.warning("job %s: mediator %s has it now (epoch %d, here %d); given up here",
-                             job_id, known.mediator, known.epoch, job.epoch)  # fmt: skip
-                if not refused and known.spec_sha256 != job.spec_sha256:
-                    self._ledger.note_lost_id(job_id)
-                self._supervisor.relinquish(job_id)
+            elif self._has_lost(job, known):
+                self._give_up(job, known)
         if mine:
             self._ledger.mark_claimed(mine)
             self._supervisor.wake()
+
+    def _has_lost(self, job: JobRecord, known: Known) -> bool:
+        """Tell whether a job is another mediator's now; a refused message's never was anybody's."""
+        if known.state is JobState.REJECTED and job.state is not JobState.REJECTED:
+            return False
+        refused_here = job.state is JobState.REJECTED and known.state is not JobState.REJECTED
+        return refused_here or known.epoch >= job.epoch
+
+    def _give_up(self, job: JobRecord, known: Known) -> None:
+        if job.state in ENDED:
+            self._ledger.give_up(job.job_id)
+            return
+        _log.warning("job %s: mediator %s has it now (epoch %d, here %d); given up here",
+                     job.job_id, known.mediator, known.epoch, job.epoch)  # fmt: skip
+        if known.spec_sha256 != job.spec_sha256:
+            self._ledger.note_lost_id(job.job_id)
+        self._supervisor.relinquish(job.job_id)
 
     def _take_offers(self) -> None:
         """Take what others left to this mediator, once it knows all that the topic says of it."""
@@ -263,41 +277,6 @@ class Sharing:
             del self._offers[0]
             self._supervisor.wake()
 
-    # --- requests ---------------------------------------------------------------------------
-
-    def apply_controls_of(self, message: Message) -> None:
-        """Do what a message of the jobs topic asked for, without waiting to read it back."""
-        asked = parse_message(message.value or b"")
-        if isinstance(asked, ControlRequest):
-            self.apply_controls(asked.job_id)
-
-    def apply_controls(self, job_id: str) -> None:
-        """Do what was asked about a job that is here; one to come is cancelled when it comes."""
-        for control in self._ledger.open_controls(job_id):
-            job = self._ledger.job(job_id)
-            known = self._memory.known(job_id)
-            elsewhere = known is not None and known.mediator != self._memory.me
-            if job is None:
-                if control.op == "retry" or (elsewhere and known is not None and known.ended):
-                    self._ledger.close_control(control.source)
-                continue
-            with self._ledger.transaction():
-                self._ledger.close_control(control.source)
-                self._apply(control, job.state)
-        self._supervisor.wake()
-
-    def _apply(self, control: Control, state: JobState) -> None:
-        job_id = control.job_id
-        if control.op == "cancel" and state not in ENDED:
-            self._ledger.ask_cancel(job_id, f"cancelled by request {control.source}")
-        elif control.op == "retry" and state in ENDED - {JobState.SUCCEEDED, JobState.REJECTED}:
-            self._ledger.retry(job_id)
-            _log.info("job %s: queued anew on request", job_id)
-        else:
-            reason = f"request to {control.op}: the job is {state}; nothing is changed"
-            self._ledger.answer_control(job_id, reason)
-            _log.info("job %s: %s", job_id, reason)
-
     # --- others -----------------------------------------------------------------------------
 
     def _beat(self, line: Line, now: float) -> None:
@@ -305,7 +284,8 @@ class Sharing:
             return
         first = self._next_beat == 0.0
         self._next_beat = now + self._lease_s / 4
-        if first or self._ledger.has_unfinished() or self._ledger.watches():
+        at_work = self._ledger.has_unfinished() or self._ledger.watches()
+        if first or at_work or self.requests.awaits_word:
             self._send_beat(line, left=False)
 
     def _send_beat(self, line: Line, *, left: bool) -> None:
@@ -341,6 +321,8 @@ class Sharing:
             self._ledger.note_peers(dict.fromkeys(self._company, time.time()))
         self._settling.look(_cluster_of(line), line.cluster_id, self._lease_s)
         ready = self.may_take and self._hears_itself(now)
+        if ready:
+            self.requests.look_after(self._lease_s)
         if ready and not self._adoption.look_after(self._lease_s):
             self._next_look = 0.0
 

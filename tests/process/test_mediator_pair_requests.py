@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 from pathlib import Path
+from typing import Any
 
 from mediator_bench import Bench, end, running_broker, wait_for
 from two_mediators import Two, base, ends
@@ -51,6 +52,27 @@ def test_a_job_queued_anew_and_then_orphaned_runs_elsewhere(two: Two) -> None:
     assert job is not None and job.epoch == 3
 
 
+def test_a_request_about_a_lost_mediators_job_is_answered_and_done_when_it_is_back(
+    two: Two,
+) -> None:
+    """The job has ended there, so nobody takes it over; who asks is told what it waits for."""
+    mediators = dict(zip((id(b) for b in two.both), two.start(), strict=True))
+    go = two.one.project / "go"
+    two.one.send(base("x", f"hold:{go}"))
+    owner = two.wait_owner("x", "running")
+    owner.send({"op": "cancel", "job_id": "x"})
+    wait_for("told", lambda: ends(two.one, "x") == ["cancelled"])
+    kill(owner, mediators[id(owner)])
+    go.write_text("")
+    two.one.send({"op": "retry", "job_id": "x"})
+    wait_for("answered", lambda: _waiting(two.one, "x"), TAKEN_S)
+    (event,) = _waiting(two.one, "x")
+    assert "request to retry" in event["reason"] and str(owner.logs) in event["reason"]
+    two.start_one(owner)
+    wait_for("done", lambda: owner.state_is("x", "succeeded"), TAKEN_S)
+    assert two.one.letters() == []
+
+
 def test_jobs_outlive_the_broker_and_then_their_mediator(tmp_path: Path) -> None:
     """The broker's log is lost with it, and with the log the messages of the unfinished jobs."""
     with contextlib.ExitStack() as stack:
@@ -89,6 +111,10 @@ def test_of_two_specs_under_one_id_at_one_moment_one_is_refused(two: Two) -> Non
     wait_for("letters", lambda: len(two.one.letters()) == 3 * len(names))
     assert all("another spec" in letter["reason"] for letter in two.one.letters())
     assert all(ends(two.one, name) == ["succeeded"] for name in names)
+
+
+def _waiting(bench: Bench, job_id: str) -> list[dict[str, Any]]:
+    return [event for event in bench.events(job_id) if event["kind"] == "waiting"]
 
 
 def _watches(bench: Bench, job_id: str) -> bool:

@@ -11,7 +11,7 @@ from mediator.events import Topics
 from mediator.intake import Intake, Outcome
 from mediator.ledger import Ledger
 
-TOPICS = Topics("status", "events", "letters")
+TOPICS = Topics("status", "events", "letters", "jobs")
 
 
 class Desk:

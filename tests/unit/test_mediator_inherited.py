@@ -3,12 +3,13 @@
 The owner puts the message on the status topic; whoever outlives it goes on with the job.
 """
 
+import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from intake_desk import train
+from intake_desk import original_of, train
 from two_ledgers import LEASE_S, Pair, tell_again
 
 from configs import Roots
@@ -130,8 +131,9 @@ def test_a_request_is_stamped_with_the_epoch_it_means(pair: Pair) -> None:
 
 def test_of_two_specs_under_one_id_the_loser_gets_its_letter_once(pair: Pair) -> None:
     """Two messages at one moment on two partitions: the second claim is refused when it shows."""
-    for number, seed in enumerate((1, 2)):
-        assert pair.desks[number].give(train(job_id="a", seed=seed)) is Outcome.ACCEPTED
+    raws = [json.dumps(train(job_id="a", seed=seed), indent=1).encode() for seed in (1, 2)]
+    for number, raw in enumerate(raws):
+        assert pair.desks[number].give(raw) is Outcome.ACCEPTED
         pair.publish(number)
     pair.read(1)
     assert pair.owner(1) == 0
@@ -145,7 +147,19 @@ def test_of_two_specs_under_one_id_the_loser_gets_its_letter_once(pair: Pair) ->
         'job_id = "a": is taken by a job with another spec; choose another job_id'
     )
     assert letter["source"]["offset"] == source.offset
-    assert json.loads(letter["original"]["content"])["seed"] == 2
+    assert original_of(letter) == raws[1]
+    assert letter["original_sha256"] == hashlib.sha256(raws[1]).hexdigest()
+    assert letter["headers"][0]["name"] == "who"
+
+
+def test_a_message_is_kept_only_until_the_claim_has_held(pair: Pair) -> None:
+    """It stands in the ledger twice else."""
+    ledger = pair.desks[0].ledger
+    pair.desks[0].give(train(job_id="a"))
+    kept = "SELECT COUNT(*) AS n FROM jobs WHERE message IS NOT NULL"
+    assert ledger._rows(kept)[0]["n"] == 1
+    ledger.mark_claimed([("a", 1)])
+    assert ledger._rows(kept)[0]["n"] == 0
 
 
 def test_a_topic_made_anew_brings_new_messages(pair: Pair) -> None:
@@ -157,22 +171,33 @@ def test_a_topic_made_anew_brings_new_messages(pair: Pair) -> None:
         assert desk.give(train(job_id=name)) is outcome
 
 
-def test_a_refusal_in_a_later_epoch_takes_no_spec_for_another(pair: Pair) -> None:
-    """The hash of a refused message is that of its bytes, so it says nothing of a job's spec."""
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_a_refusal_never_moves_another_mediators_good_job(
+    pair: Pair, order: tuple[int, int]
+) -> None:
+    """Not in a later epoch either, in whatever order they come; whoever refused gives the id up."""
     pair.desks[0].give(train(job_id="a"))
     for sed in (1, 2):
         pair.desks[1].give(train(job_id="a", sed=sed))
-    pair.publish(0)
-    pair.publish(1)
-    pair.read(0)
-    known = pair.memories[0].known("a")
-    assert known is not None and known.state is JobState.REJECTED and known.epoch == 2
-    sharing = Sharing(
-        pair.desks[0].ledger, pair.memories[0], pair.desks[0].intake, pair.adoptions[0],
+    assert job_of(pair.desks[1].ledger).epoch == 2
+    for number in order:
+        pair.publish(number)
+    for number in order:
+        pair.read(number)
+        assert pair.owner(number) == 0
+        sharing_of(pair, number)._settle_claims({"a": None})
+    assert job_of(pair.desks[0].ledger).state is JobState.QUEUED
+    assert pair.desks[1].ledger.job("a") is None
+    assert pair.desks[0].letters() == []
+
+
+def sharing_of(pair: Pair, number: int) -> Sharing:
+    """Give what a mediator does about others, without a supervisor."""
+    desk = pair.desks[number]
+    return Sharing(
+        desk.ledger, pair.memories[number], desk.intake, pair.adoptions[number],
         Relinquishing(),  # type: ignore[arg-type]
     )  # fmt: skip
-    sharing._settle_claims({"a": None})
-    assert pair.desks[0].letters() == []
 
 
 def test_waiting_for_the_others_outlives_a_restart(pair: Pair) -> None:
@@ -186,6 +211,7 @@ def test_waiting_for_the_others_outlives_a_restart(pair: Pair) -> None:
         settling.begin("new/status")
         return settling, memory
 
+    settling, memory = begun_again()
     for _ in range(2):
         settling, memory = begun_again()
         tell_again(ledger, "new/status")
@@ -205,6 +231,9 @@ class Relinquishing:
 
     def relinquish(self, job_id: str) -> None:
         """Nothing runs."""
+
+    def wake(self) -> None:
+        """Nothing waits."""
 
 
 def test_many_orphans_are_adopted_a_few_at_a_time(pair: Pair) -> None:
@@ -232,3 +261,22 @@ def test_many_orphans_are_adopted_a_few_at_a_time(pair: Pair) -> None:
         rounds += 1
     assert rounds > 1 and desk.ledger.watches() == []
     assert all(desk.ledger.job(name) is not None for name in names)
+
+
+def test_a_cancel_outlives_two_mediators_in_a_row(pair: Pair) -> None:
+    """Whoever took the job over first vanished before it ended it."""
+    pair.desks[0].give(train(job_id="a"))
+    pair.publish(0)
+    for number in (1, 0):
+        pair.read(number)
+        if number:
+            pair.desks[number].give(train(job_id="a"))
+        else:
+            pair.desks[0].ledger.give_up("a")
+        ledger = pair.desks[number].ledger
+        ledger.note_control(Control("cancel", "a", f"c/jobs/0/{number}", epoch=1), "jobs", None)
+        assert pair.take_over(number)
+        pair.publish(number)
+        pair.read(number)
+    job = job_of(pair.desks[0].ledger)
+    assert (job.epoch, job.cancel_reason) == (3, "cancelled by c/jobs/0/0")

@@ -93,7 +93,7 @@ def test_an_event_has_the_agreed_shape(ledger: Ledger) -> None:
     assert entry.key == "a"
     assert list(event) == [
         "job_id", "seq", "time", "kind", "state", "op", "attempt", "epoch", "reason",
-        "mediator", "jobs_topic", "spec_sha256", "source", "data",
+        "mediator", "jobs_topic", "spec_sha256", "source", "anew_epoch", "data",
     ]  # fmt: skip
     assert (event["seq"], event["kind"], event["state"]) == (1, "state", "queued")
     assert (event["spec_sha256"], event["source"]) == ("hash of a", "cluster/jobs/0/0")
