@@ -80,7 +80,7 @@ def _object_of_unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     names: dict[str, Any] = {}
     for name, value in pairs:
         if name in names:
-            raise JobRefused.because("is given twice; keep one", name, value)
+            raise _refusal(name, _kind(value), "is given twice; keep one")
         names[name] = value
     return names
 
@@ -111,18 +111,28 @@ def _check_value(name: str, value: Any, depth: int = 0) -> None:
     if isinstance(value, float) and not math.isfinite(value):
         raise JobRefused.because("must be a finite number", name, str(value))
     if isinstance(value, _HugeInteger):
-        shown = f"an integer of {value.digits} digits"
-        raise JobRefused([FieldError(show_name(name), shown, "must fit 64 bits")])
+        raise _refusal(name, f"an integer of {value.digits} digits", "must fit 64 bits")
     if isinstance(value, int) and abs(value) > _MAX_INTEGER:
         raise JobRefused.because("must fit 64 bits", name, value)
     if isinstance(value, str) and not _is_clean(value):
-        raise JobRefused.because(
-            f"must be at most {MAX_TEXT_CHARS} characters of printable text", name, value
-        )
+        limit = f"must be at most {MAX_TEXT_CHARS} characters of printable text"
+        raise _refusal(name, _describe(value), limit)
     if isinstance(value, dict | list | tuple):
         parts = value.values() if isinstance(value, dict) else value
         for part in parts:
             _check_value(name, part, depth + 1)
+
+
+def _refusal(name: str, shown: str, message: str) -> JobRefused:
+    """Give a refusal without the value: a secret may stand under a name that says nothing of it."""
+    return JobRefused([FieldError(show_name(name), shown, message)])
+
+
+def _describe(text: str) -> str:
+    """Say how long a text is and where its first character lies that cannot be printed."""
+    odd = next((place for place, char in enumerate(text) if not char.isprintable()), None)
+    where = "" if odd is None else f", number {odd + 1} of them U+{ord(text[odd]):04X}"
+    return f"a text of {len(text)} characters{where}"
 
 
 def _is_clean(text: str) -> bool:
@@ -130,5 +140,6 @@ def _is_clean(text: str) -> bool:
 
 
 def _kind(value: object) -> str:
-    kinds = {list: "a list", str: "a text", bool: "true or false", type(None): "null"}
+    kinds = {dict: "an object", list: "a list", str: "a text", bool: "true or false",
+             type(None): "null"}  # fmt: skip
     return kinds.get(type(value), "a number")
