@@ -18,6 +18,7 @@ from nerfcore.adaptation.exposure import Gains, exposed, no_exposure
 from nerfcore.adaptation.looks import Asked
 from nerfcore.adaptation.rays import BlockSampler, crossing, ending_in
 from nerfcore.adaptation.settings import AdaptSettings
+from nerfcore.adaptation.snapshot import Snapshot, copied, shown_by, snapshot_of
 from nerfcore.adaptation.survey import Survey, survey_new_images
 from nerfcore.data.images import ImageStore
 from nerfcore.data.records import SparsePoints
@@ -94,7 +95,7 @@ class Adapter:
         self._points = new_points
         self._initial: dict[int, Parameters] = {}
         self._before: dict[int, Parameters] = {}
-        self._initial_background = {n: v.clone() for n, v in scene.background.items()}
+        self._initial_background = copied(scene.background)
         self._initial_cells = scene.occupancy.state()
         self._initial_experts, self._initial_variants = scene.experts, scene.variants
         self.survey: Survey | None = None
@@ -123,11 +124,9 @@ class Adapter:
     def _keep(self, expert: int) -> None:
         """Keep an expert as it was before its first change, and where a step must be scaled."""
         if self.settings.factors is not None:
-            parameters = self.scene.experts[expert]
-            self._before[expert] = {n: v.clone() for n, v in parameters.items()}
+            self._before[expert] = copied(self.scene.experts[expert])
         if expert not in self._initial and expert < len(self._initial_experts):
-            parameters = self.scene.experts[expert]
-            self._initial[expert] = {n: v.clone() for n, v in parameters.items()}
+            self._initial[expert] = copied(self.scene.experts[expert])
 
     def reset(self) -> None:
         """Bring the model back to what it was when the adapter was made."""
@@ -138,6 +137,24 @@ class Adapter:
                 parameters[name].copy_(value)
         self.scene.occupancy.restore(self._initial_cells)
         self._begin()
+
+    def _changed(self) -> list[int]:
+        """Experts that may differ from before adaptation, local copies included."""
+        return [*self._initial, *range(len(self._initial_experts), len(self.scene.experts))]
+
+    @property
+    def snapshot_bytes(self) -> int:
+        """What the parameters of a snapshot taken now would hold."""
+        return self.scene.architecture.bytes() * len(self._changed())
+
+    def snapshot(self) -> Snapshot:
+        """Keep the model as it is now, to be shown when later steps have changed it."""
+        return snapshot_of(self.scene, self._changed())
+
+    def shown(self, snapshot: Snapshot) -> SceneModel:
+        """The model as a snapshot kept it; render it before the next step or `reset`."""
+        unchanged = [self._initial.get(k, own) for k, own in enumerate(self._initial_experts)]
+        return shown_by(snapshot, self.scene, unchanged)
 
     def gains_of(self, image: int) -> Gains:
         """Exposure of an adapted image, by its index in the new store; zeros before a survey."""

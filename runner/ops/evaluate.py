@@ -1,13 +1,15 @@
 """Owns an eval job: adapt step by step, score after each `tto`, write what people look at.
 
-Order: checks, change map (with the model as it is), then for each `tto` the steps up to it and the
-scores; at the end the adapted model, where it is to be kept, and the report.
+Order: checks, change map (with the model as it is), the steps, the adapted model where it is to be
+kept, then the scores by `tto` and the report: who waits for the adapted model does not wait for the
+scores. Models of earlier `tto` are kept until then, as many as `MOST_WAITING_BYTES` hold; where
+there are more, those are scored on the way.
 """
 
 import logging
 import time
 from contextlib import ExitStack
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -15,9 +17,10 @@ import numpy as np
 from configs import EvalJob
 from nerfcore.adaptation import Adapter
 from nerfcore.adaptation.exposure import Gains, no_exposure
+from nerfcore.adaptation.snapshot import Snapshot
 from nerfcore.adaptation.survey import Survey
 from nerfcore.checkpoint import CheckpointStore
-from nerfcore.checkpoint.versions import keep_original
+from nerfcore.checkpoint.versions import keep_original, roll_back
 from nerfcore.data.images import ImageStore
 from nerfcore.data.records import ImageSet
 from nerfcore.errors import NonFiniteError
@@ -39,8 +42,9 @@ from nerfcore.evaluation.report import REPORT_FILE, write_report
 from nerfcore.evaluation.retention import SiteErrors
 from nerfcore.evaluation.weights import ExpertShares
 from nerfcore.geometry.camera import Rendered
-from nerfcore.metrics import load_lpips
+from nerfcore.metrics import Lpips, LpipsUnavailable, load_lpips
 from nerfcore.sampling.ground import GroundGrid
+from nerfcore.scene import SceneModel
 from runner.context import JobContext
 from runner.device import note_computation
 from runner.ops.loading import Loaded, learned_rates, load_model
@@ -50,6 +54,7 @@ from runner.ops.settings import adapt_settings
 _log = logging.getLogger(__name__)
 
 RETENTION_CELLS = 96  # along the site's longer side
+MOST_WAITING_BYTES = 1 << 29
 ARTIFACTS = ("metrics.csv", "summary.csv", "gt", "pred", "error", "depth", "comparison")
 
 
@@ -86,7 +91,7 @@ class _Evaluation:
         ]
         self.old: ImageStore | None = None
         self.adapter = self._adapter() if self.job.tto_steps[-1] > 0 else None
-        self.lpips = load_lpips(self.model.scene.device)
+        self.waiting: list[tuple[AdaptationState, Snapshot]] = []
         self.pictures = EvaluationPictures(context.folder.root)
         self.shares = ExpertShares(self.model.scene.partition, self.model.scene.scale_m)
         context.progress.progress("load", 1, 1)
@@ -99,15 +104,23 @@ class _Evaluation:
             if self.job.batch is not None and self.job.change_map:
                 self._map_changes(survey)
         self.site = self._site_errors()
-        for tto in self.job.tto_steps:
+        *earlier, last = self.job.tto_steps
+        for tto in earlier:
             self._adapt_to(tto)
-            self._score(tto)
+            self._score_later(tto)
+        self._adapt_to(last)
+        if self.job.save_adapted and last > 0:
+            self._save(last)
+        try:
+            self._score_all(last)
+        except NonFiniteError:
+            self._go_back()
+            raise
         artifacts += [PICTURE_FILE] if "changed_areas" in self.extra else []
         retention = self.site.write(root)
         self._note_retention()
         artifacts += [retention.name] if retention is not None else []
         if self.job.save_adapted and self.job.tto_steps[-1] > 0:
-            self._save(self.job.tto_steps[-1])
             artifacts.append("checkpoints")
         result = {
             "summary": self._summary(),
@@ -118,6 +131,11 @@ class _Evaluation:
         write_report(root, self._facts())
         self.context.progress.artifact(root / REPORT_FILE)
         return result
+
+    @cached_property
+    def lpips(self) -> Lpips | LpipsUnavailable:
+        """The network, read when the first image is scored."""
+        return load_lpips(self.model.scene.device)
 
     def _looks_first(self) -> bool:
         job = self.job
@@ -186,6 +204,7 @@ class _Evaluation:
                 if result.step == total:
                     adapter.require_progress()
             except NonFiniteError as error:
+                self._score_waiting()
                 adapter.reset()
                 raise NonFiniteError(
                     f"{error}; the original model {self._origin()} is kept, no adapted one is saved"
@@ -210,23 +229,43 @@ class _Evaluation:
             self.extra["unchanged"] = note
             _log.warning("%s", note)
 
-    def _score(self, tto: int) -> None:
+    def _score_later(self, tto: int) -> None:
+        """Keep the model as it is now for scoring; where that takes too much memory, score now."""
+        adapter, held = self.adapter, sum(kept.bytes for _, kept in self.waiting)
+        if adapter is None or held + adapter.snapshot_bytes > MOST_WAITING_BYTES:
+            self._score_all(tto)
+        else:
+            self.waiting.append((self._state(tto), adapter.snapshot()))
+
+    def _score_all(self, tto: int) -> None:
+        """Score what waits, then the model as it is now."""
+        self._score_waiting()
+        self._score(self._state(tto), self.model.scene)
+
+    def _score_waiting(self) -> None:
+        while self.waiting and self.adapter is not None:
+            state, kept = self.waiting.pop(0)
+            self._score(state, self.adapter.shown(kept))
+
+    def _score(self, state: AdaptationState, scene: SceneModel) -> None:
         for split, store in self.scored:
-            rows, stopped = self._score_split(tto, split, store)
+            rows, stopped = self._score_split(state, scene, split, store)
             self.rows += rows
             if rows:
                 write_metrics(self.context.folder.root, self.rows)
             if stopped:
                 self._stop_if_asked()
-        rows = [record for record in self._summary() if record["tto"] == tto]
+        rows = [record for record in self._summary() if record["tto"] == state.tto]
         self.context.progress.event("metrics", rows=rows)
-        write_contact_sheet(self.context.folder.root, tto)
-        for path in (self.context.folder.metrics_csv, self.context.folder.pred / str(tto)):
+        write_contact_sheet(self.context.folder.root, state.tto)
+        for path in (self.context.folder.metrics_csv, self.context.folder.pred / str(state.tto)):
             self.context.progress.artifact(path)
 
     def _score_split(
-        self, tto: int, split: Split, store: ImageStore
+        self, state: AdaptationState, scene: SceneModel, split: Split, store: ImageStore
     ) -> tuple[tuple[MetricRow, ...], bool]:
+        tto = state.tto
+
         def tell(done: int, total: int, row: MetricRow) -> None:
             self.context.progress.progress(
                 "render", done, total, tto=tto, split=split, psnr=row.psnr
@@ -237,11 +276,11 @@ class _Evaluation:
                 self.site.add(tto, store, index, rendered)
 
         scored = score_images(
-            self.model.scene,
+            scene,
             store,
             chosen(len(store), self.job.max_images),
             split,
-            self._state(tto),
+            state,
             lpips=self.lpips,
             pictures=self.pictures,
             exposure_of=partial(self._gains, tto, split),
@@ -277,6 +316,11 @@ class _Evaluation:
         path = CheckpointStore(folder).save(self.model.scene, step, extra=extra)
         self.extra["versions"] = [original.name, path.name]
         self.context.progress.event("checkpoint", path=path, step=step)
+
+    def _go_back(self) -> None:
+        """Let the original count again, where an adapted model was kept that cannot be scored."""
+        if "versions" in self.extra:
+            roll_back(self.context.folder.checkpoints, self.extra["versions"][0])
 
     def _facts(self) -> dict[str, Any]:
         """What the report says of the job besides its metrics."""

@@ -6,120 +6,15 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
+from runner_city import DATA, DEADLINE_S, EVAL, TRAIN, City
 
-from configs import ExitCode, Roots
-from runner.execute import Request, execute
-from runner.stopping import StopRequest
-
-ROOT = Path(__file__).parents[2]
-DEADLINE_S = 120.0
-DATA = {"data_path": "data/demo/", "data_dirname": "prepared", "mask_dirname": "g22"}
-MODEL = {"log2_hashmap_size": 12, "max_resolution": 256}
-TRAIN = {
-    "op": "train",
-    **DATA,
-    **MODEL,
-    "downscale": 0.5,
-    "batch_rays": 512,
-    "outer_steps": 20,
-    "save_step": 10,
-    "eval_step": 10,
-    "print_step": 1,
-}
-EVAL = {
-    "op": "eval",
-    **DATA,
-    "downscale": 0.5,
-    "checkpoint_path": "trained",
-    "support_rays": 256,
-    "max_images": 2,
-}
-
-
-def script(name: str, *arguments: object) -> None:
-    """Run one of the repository's scripts to its end."""
-    done = subprocess.run(
-        [sys.executable, f"scripts/{name}", *map(str, arguments)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE_S,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-class City:
-    """A project folder with a prepared tiny city, its partitions and a later batch."""
-
-    def __init__(self, project: Path) -> None:
-        self.project = project
-        self.logs = project / "logs"
-        demo = project / "data/demo"
-        demo.mkdir(parents=True)
-        size = ("--blocks", 1, "--images", 16, "--update-images", 8, "--size", "96x72")
-        script("make_city.py", demo / "city", *size, "--points", 800, "--supersampling", 1)
-        prepared = demo / "out/prepared"
-        before = ("--data_path", demo / "city/before", "--output_path", prepared)
-        script("prepare_dataset.py", *before, "--val_split", 0.25, "--ecef_to_enu")
-        for name, grid in (("g22", "2 2"), ("g11", "1 1")):
-            options = ("--grid_dim", *grid.split(), "--cluster_2d", "--output", name)
-            script("create_clusters.py", "--data_path", prepared, *options)
-        after = ("--update_path", demo / "city/after")
-        script("update_dataset.py", "--data_path", prepared, *after)
-
-    def job(self, job_id: str, spec: dict[str, Any]) -> Path:
-        folder = self.logs / job_id
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "job.json").write_text(json.dumps(spec))
-        return folder / "job.json"
-
-    def start(self, job_id: str, **spec: Any) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "runner", str(self.job(job_id, spec))]
-        return subprocess.Popen(
-            [*command, "--project-root", str(self.project)],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-
-    def run(self, job_id: str, **spec: Any) -> tuple[int, str]:
-        process = self.start(job_id, **spec)
-        try:
-            output, _ = process.communicate(timeout=DEADLINE_S)
-        finally:
-            process.kill()
-        return process.returncode, output
-
-    def run_here(self, job_id: str, **spec: Any) -> tuple[int, str]:
-        """Run a job in this process, where the engine is imported already."""
-        request = Request(self.job(job_id, spec), Roots.below(self.project))
-        code = execute(request, StopRequest())
-        return code, (self.logs / job_id / "runner.log").read_text()
-
-    def record(self, job_id: str, name: str) -> dict[str, Any]:
-        return json.loads((self.logs / job_id / name).read_text())
-
-    def events(self, job_id: str) -> list[dict[str, Any]]:
-        path = self.logs / job_id / "progress.jsonl"
-        if not path.exists():
-            return []
-        return [json.loads(line) for line in path.read_text().splitlines(keepends=True)]
-
-    def has_event(self, job_id: str, name: str, phase: str | None = None) -> bool:
-        return any(
-            event["event"] == name and phase in (None, event.get("phase"))
-            for event in self.events(job_id)
-        )
+from configs import ExitCode
 
 
 @pytest.fixture(scope="module")
@@ -217,60 +112,6 @@ def test_a_run_says_what_computes_and_what_it_does_not_do(
     assert run["backend"] == {"asked": backend, "used": "torch" if bf16 else "numba"}
     assert run["bf16"] is bf16 and run["device"]["threads"] >= 1
     assert ("use_amp: has no effect" in log) is told
-
-
-def test_an_eval_job_scores_a_batch_before_and_after(city: City) -> None:
-    """Metrics, truth and predictions for each tto and split, and the adapted model on request."""
-    extra = {"batch": "batch_0001", "tto": "0,3", "replay": 0.5, "save_adapted": True}
-    code, output = city.run("scored", **{**EVAL, **extra})
-    assert code == ExitCode.OK, output
-    frame = pd.read_csv(city.logs / "scored/metrics.csv")
-    groups = frame.groupby(["tto", "split"]).size().to_dict()
-    splits = ("adapted", "new_heldout", "old_val")
-    assert groups == {(tto, split): 2 for tto in (0, 3) for split in splits}
-    assert len(list((city.logs / "scored/gt").glob("*.png"))) == 6
-    assert len(list((city.logs / "scored/pred/3").glob("*.png"))) == 6
-    result = city.record("scored", "result.json")
-    assert len(result["summary"]) == 6
-    assert result["summary"][0]["psnr"] > 5.0
-    assert 0.0 < result["adapt_seconds"] < result["seconds_to_adapted"]
-    rows = [event["rows"] for event in city.events("scored") if event["event"] == "metrics"]
-    assert [len(row) for row in rows] == [3, 3]
-    assert (city.logs / "scored/checkpoints/step23/manifest.json").exists()
-    code, output = city.run_here("rescored", **{**EVAL, "checkpoint_path": "scored", "tto": 0})
-    assert code == ExitCode.OK, output
-
-
-def test_an_adaptation_that_diverges_keeps_the_original(city: City) -> None:
-    """The job fails with the step and both models named; what was scored before stays."""
-    rates = {"encoding_lr": 1.0, "sigma_lr": 1.0, "color_lr": 1.0}
-    extra = {"batch": "batch_0001", "tto": 5, "save_adapted": True, "change_map": False}
-    code, output = city.run_here("wild", **{**EVAL, **rates, **extra})
-    assert code == ExitCode.NON_FINITE, output
-    message = city.record("wild", "failure.json")["message"]
-    assert re.match(r"(after )?adaptation step [1-5]: ", message), message
-    assert "the original model trained:step20 is kept, no adapted one is saved" in message
-    assert set(pd.read_csv(city.logs / "wild/metrics.csv")["tto"]) == {0}
-    assert not (city.logs / "wild/checkpoints").exists()
-
-
-@pytest.mark.parametrize(
-    ("protocol", "splits"),
-    [("holdout", ["new_heldout"] * 2 + ["adapted"] * 2), ("fit", ["adapted"] * 4)],
-)
-def test_an_eval_job_without_a_batch_takes_validation_images(
-    city: City, protocol: str, splits: list[str]
-) -> None:
-    """holdout adapts on even ones and scores both halves apart, fit scores all it adapted to."""
-    spec = {**EVAL, "protocol": protocol, "tto": 1, "max_images": None}
-    code, output = city.run_here(f"val-{protocol}", **spec)
-    assert code == ExitCode.OK, output
-    frame = pd.read_csv(city.logs / f"val-{protocol}/metrics.csv")
-    assert list(frame["tto"]) == [0] * 4 + [1] * 4
-    assert list(frame["split"]) == splits * 2
-    gains = [row["psnr_gain"] for row in city.record(f"val-{protocol}", "result.json")["summary"]]
-    half = len(gains) // 2
-    assert not any(gains[:half]) and all(gains[half:])
 
 
 def test_a_view_job_answers_and_ends_by_signal(city: City) -> None:

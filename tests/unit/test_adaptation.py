@@ -3,26 +3,19 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
-from engine_scenes import tiny_scene
 from looks_by_hand import GRID, flat_look, textured
+from painted_scene import FAST, SIZE_PX, Stores, painted_stores
 
 from nerfcore.adaptation import Adapter, AdaptSettings
 from nerfcore.adaptation.disagreement import CHANGED, cell_errors, disagreement, solid
 from nerfcore.adaptation.exposure import exposed, fit_exposure, fit_exposures, no_exposure
 from nerfcore.adaptation.looks import Look, look
 from nerfcore.adaptation.rays import BlockSampler, crossing, ending_in
-from nerfcore.data.images import ImageStore
-from nerfcore.data.records import ImageSet
 from nerfcore.evaluation.evaluate import camera_of
 from nerfcore.sampling.ground import GroundGrid
-from nerfcore.scene import SceneModel
-from nerfcore.training.learner import Rates
-
-SIZE_PX = 48
 
 
 def test_exposure_is_found_although_a_third_of_the_site_changed() -> None:
@@ -85,41 +78,10 @@ def test_specks_are_no_areas() -> None:
 
 
 @pytest.fixture
-def stores(tmp_path: Path) -> Iterator[tuple[SceneModel, ImageStore, ImageStore]]:
+def stores(tmp_path: Path) -> Iterator[Stores]:
     """A trained tiny scene, photographs of it, and later ones with one corner painted over."""
-    scene = tiny_scene(2, 2, table_scale=2e3)
-    poses = []
-    for dy, dz in ((-0.2, -0.2), (0.2, -0.2), (-0.2, 0.2), (0.2, 0.2)):
-        pose = np.array([[0, 0, -1, -2], [1, 0, 0, dy], [0, -1, 0, dz]], np.float32)
-        poses.append(pose)
-    old = _photographs(tmp_path / "old", scene, poses, painted=False)
-    new = _photographs(tmp_path / "new", scene, poses, painted=True)
-    with ImageStore(old) as old_store, ImageStore(new) as new_store:
-        yield scene, old_store, new_store
-
-
-def _photographs(folder: Path, scene: SceneModel, poses: list, *, painted: bool) -> ImageSet:  # type: ignore[type-arg]
-    folder.mkdir()
-    size = np.full(len(poses), SIZE_PX, np.int32)
-    intrinsics = np.tile(np.array([SIZE_PX, SIZE_PX, SIZE_PX / 2, SIZE_PX / 2], np.float32), (4, 1))
-    paths = tuple(folder / f"{i}.png" for i in range(len(poses)))
-    blank = np.zeros((SIZE_PX, SIZE_PX, 3), np.uint8)
-    for path in paths:
-        cv2.imwrite(str(path), blank)
-    images = ImageSet(
-        tuple(p.name for p in paths), paths, (None,) * len(paths), np.stack(poses), intrinsics,
-        size, size,
-    )  # fmt: skip
-    with ImageStore(images) as store:
-        for i, path in enumerate(paths):
-            seen = look(scene, store, i)
-            picture = seen.shown.copy()
-            if painted:
-                there = (seen.points[..., 1] < -0.3) & (seen.points[..., 2] < -0.3)
-                picture[there] = 1.0 - picture[there]
-            pixels = np.rint(picture * 255).astype(np.uint8)
-            cv2.imwrite(str(path), cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
-    return images
+    with painted_stores(tmp_path) as opened:
+        yield opened
 
 
 def above(seen: Look, grid: GroundGrid, cells: np.ndarray) -> np.ndarray:
@@ -132,11 +94,8 @@ def above(seen: Look, grid: GroundGrid, cells: np.ndarray) -> np.ndarray:
     return found
 
 
-FAST = Rates(0.02, 0.005, 0.005, 0.005)
-
-
 def test_a_local_adaptation_changes_what_disagrees_and_nothing_else(
-    stores: tuple[SceneModel, ImageStore, ImageStore],
+    stores: Stores,
 ) -> None:
     scene, old, new = stores
     cameras = [camera_of(new, i) for i in range(len(new))]
@@ -167,7 +126,7 @@ def test_a_local_adaptation_changes_what_disagrees_and_nothing_else(
 
 
 def test_a_local_adaptation_to_what_is_known_says_that_it_changes_nothing(
-    stores: tuple[SceneModel, ImageStore, ImageStore],
+    stores: Stores,
 ) -> None:
     """The old photographs again: no cell disagrees, and no byte of the experts changes."""
     scene, old, new = stores
@@ -186,7 +145,7 @@ def test_a_local_adaptation_to_what_is_known_says_that_it_changes_nothing(
 
 
 def test_replay_never_holds_on_to_what_changed(
-    stores: tuple[SceneModel, ImageStore, ImageStore],
+    stores: Stores,
 ) -> None:
     scene, old, new = stores
     settings = AdaptSettings(rays=256, replay=0.5, rates=FAST, exposure=True)
@@ -206,9 +165,7 @@ def test_replay_never_holds_on_to_what_changed(
 
 
 @pytest.mark.parametrize(("part", "stays"), [("features", "sigma.0"), ("mlps", "table")])
-def test_only_the_chosen_part_changes(
-    stores: tuple[SceneModel, ImageStore, ImageStore], part: str, stays: str
-) -> None:
+def test_only_the_chosen_part_changes(stores: Stores, part: str, stays: str) -> None:
     scene, _, new = stores
     before = {n: v.clone() for n, v in scene.experts[0].items()}
     adapter = Adapter(scene, new, AdaptSettings(rays=256, rates=FAST, part=part))  # type: ignore[arg-type]
@@ -222,7 +179,7 @@ def test_only_the_chosen_part_changes(
 
 
 def test_blocks_cover_their_pixels_and_no_others(
-    stores: tuple[SceneModel, ImageStore, ImageStore],
+    stores: Stores,
 ) -> None:
     _, old, _ = stores
     scene = stores[0]
@@ -236,7 +193,7 @@ def test_blocks_cover_their_pixels_and_no_others(
 
 
 def test_endings_are_among_the_crossings(
-    stores: tuple[SceneModel, ImageStore, ImageStore],
+    stores: Stores,
 ) -> None:
     scene, old, _ = stores
     cells = np.zeros(GRID.shape, np.bool_)
