@@ -7,6 +7,7 @@ from nerfcore.data.records import ImageSet
 from nerfcore.errors import DataError
 
 PROBES = 5  # rays a side of an image
+LEAST_BESIDE_M = 0.5  # nearer cameras count as over the site's ground
 
 
 def require_overlap(images: ImageSet, partition: Partition, scale_m: float, what: str) -> None:
@@ -19,17 +20,35 @@ def require_overlap(images: ImageSet, partition: Partition, scale_m: float, what
         what: names them in the error, e.g. "batch = batch_0001".
 
     Raises:
-        DataError: none looks at the site; with the distance of the nearest camera from its box.
+        DataError: none looks at the site; with the nearest camera's distance from its edge, or,
+            where cameras stand over or under the site itself, that they look away from it.
     """
     if not len(images) or any(_looks_at(images, i, partition) for i in range(len(images))):
         return
-    low, high = partition.aabb[:, 1:].astype(np.float64)
-    centres = images.c2w[:, 1:, 3].astype(np.float64)
-    outside = np.maximum(np.maximum(low - centres, centres - high), 0.0)
-    distance_m = float(np.linalg.norm(outside, axis=1).min()) * scale_m
     raise DataError(
-        f"{what}: none of its {len(images)} images looks at the site; the nearest camera is "
-        f"{distance_m:.0f} m from the site's edge; name images of this site"
+        f"{what}: none of its {len(images)} images looks at the site; "
+        f"{_nearest(images, partition, scale_m)}"
+    )
+
+
+def _nearest(images: ImageSet, partition: Partition, scale_m: float) -> str:
+    """Where the nearest camera stands, and what mends it."""
+    low, high = partition.aabb.astype(np.float64)
+    centres = images.c2w[:, :, 3].astype(np.float64)
+    outside_m = np.maximum(np.maximum(low - centres, centres - high), 0.0) * scale_m
+    beside_m = np.linalg.norm(outside_m[:, 1:], axis=1)
+    over = beside_m < LEAST_BESIDE_M
+    if not over.any():
+        return (
+            f"the nearest camera is {beside_m.min():.0f} m from the site's edge; name images of "
+            "this site, or check their poses"
+        )
+    nearest = np.flatnonzero(over)[outside_m[over, 0].argmin()]
+    side = "above" if centres[nearest, 0] < low[0] else "below"
+    return (
+        f"cameras over its ground ({int(over.sum())}, the nearest {outside_m[nearest, 0]:.0f} m "
+        f"{side} the site) look away from it; check which way their poses turn the camera (axes, "
+        "alignment of the model), or name images that look at the site"
     )
 
 

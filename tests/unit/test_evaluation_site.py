@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -183,11 +184,29 @@ def test_images_of_another_place_are_refused_with_their_distance(tmp_path: Path)
     with pytest.raises(DataError, match=r"batch = b1: none of its 1 images.*30 m"):
         require_overlap(images, partition, 10.0, "batch = b1")
     require_overlap(image_set(tmp_path, [away, LOOK_DOWN]), partition, 10.0, "batch = b1")
-    up = LOOK_DOWN.copy()
-    up[0, 2] = 1.0  # above the site, but looking at the sky
-    up[0, 3] = -2.0
-    with pytest.raises(DataError, match="looks at the site"):
-        require_overlap(image_set(tmp_path, [up]), partition, 10.0, "batch = b1")
+
+
+@pytest.mark.parametrize(("height", "side"), [(-2.0, "above"), (3.0, "below")])
+def test_cameras_over_the_site_that_look_away_are_told_so(
+    tmp_path: Path, height: float, side: str
+) -> None:
+    """Not that they are 0 m from it: two of three stand over it, the nearer 60 or 100 m off."""
+    partition = grid_partition(1, 1)  # 40 m a unit; from -0.5, the top, to 0.5
+    away = LOOK_DOWN.copy()
+    away[:, 3] = height, 0.2, -0.3
+    if side == "above":
+        away[0, 2] = 1.0  # at the sky
+    farther, beside = away.copy(), away.copy()
+    farther[0, 3] *= 2.0
+    beside[1, 3] = 5.0
+    metres = {"above": 60, "below": 100}[side]
+    wanted = (
+        "batch = b: none of its 3 images looks at the site; cameras over its ground (2, the "
+        f"nearest {metres} m {side} the site) look away from it; check which way"
+    )
+    with pytest.raises(DataError, match=re.escape(wanted)):
+        require_overlap(image_set(tmp_path, [farther, away, beside]), partition, 40.0, "batch = b")
+    require_overlap(image_set(tmp_path, [away, LOOK_DOWN]), partition, 40.0, "batch = b")
 
 
 def test_expert_shares_by_hand() -> None:
