@@ -29,10 +29,11 @@ class ShownModel:
     Args:
         scene: the live model.
         read: reads the same version anew from its checkpoint.
+        version: its name.
     """
 
-    def __init__(self, scene: SceneModel, read: ReadScene) -> None:
-        self._live = scene
+    def __init__(self, scene: SceneModel, read: ReadScene, version: str = "") -> None:
+        self._current = version, scene
         self._read = read
         self._before: SceneModel | None = None
         self._masked: tuple[int, Columns, OccupancyGrid] | None = None
@@ -40,22 +41,27 @@ class ShownModel:
     @property
     def scene(self) -> SceneModel:
         """The live model."""
-        return self._live
+        return self._current[1]
+
+    @property
+    def current(self) -> tuple[str, SceneModel]:
+        """The live model with the name of the version it was loaded as, those of one moment."""
+        return self._current
 
     @property
     def frame(self) -> SceneFrame:
         """How world coordinates relate to metres and to the Earth."""
-        return self._live.frame
+        return self.scene.frame
 
     @property
     def experts(self) -> ExpertLayout:
         """Which expert owns what."""
-        partition = self._live.partition
+        partition = self.scene.partition
         return ExpertLayout(partition.centroids, partition.cluster_2d, partition.aabb)
 
-    def exchange(self, scene: SceneModel, read: ReadScene) -> None:
+    def exchange(self, scene: SceneModel, read: ReadScene, version: str = "") -> None:
         """Show another version from now on."""
-        self._live, self._read, self._before = scene, read, None
+        self._current, self._read, self._before = (version, scene), read, None
 
     def put_back(self) -> None:
         """Undo all adaptation: the live model becomes the loaded version again.
@@ -63,7 +69,7 @@ class ShownModel:
         Raises:
             CheckpointError: the version's files are gone or damaged; the live model stays.
         """
-        self._live, self._before = self._loaded(), None
+        self._current, self._before = (self._current[0], self._loaded()), None
 
     def render(
         self,
@@ -77,7 +83,7 @@ class ShownModel:
         Raises:
             CheckpointError: the version before adaptation cannot be read any more.
         """
-        scene = self._loaded() if options.is_before else self._live
+        scene = self._loaded() if options.is_before else self.scene
         chosen = self._with_options(scene, options)
         return chosen.render(camera, max_samples=options.max_samples, cancelled=cancelled)
 

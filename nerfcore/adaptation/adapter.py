@@ -7,16 +7,17 @@ gives the ground cells where the new images disagree copies of their experts and
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nerfcore.adaptation.disagreement import grown
+from nerfcore.adaptation.divergence import WITNESS_RAYS, Witness
 from nerfcore.adaptation.exposure import Gains, exposed, no_exposure
-from nerfcore.adaptation.looks import Asked
-from nerfcore.adaptation.rays import BlockSampler, crossing, ending_in
+from nerfcore.adaptation.looks import LookAt, look
+from nerfcore.adaptation.rays import BlockSampler, Reached, ending_in, reached_by
 from nerfcore.adaptation.settings import AdaptSettings
 from nerfcore.adaptation.snapshot import Snapshot, copied, shown_by, snapshot_of
 from nerfcore.adaptation.survey import Survey, survey_new_images
@@ -27,17 +28,13 @@ from nerfcore.field.parameters import Parameters
 from nerfcore.sampling.ground import GroundGrid
 from nerfcore.sampling.occupancy import admit_points
 from nerfcore.scene import SceneModel
-from nerfcore.training.learner import Learner, psnr_of
+from nerfcore.training.learner import Learner, Rates, psnr_of
 from nerfcore.training.parts import rates_of_part
 from nerfcore.training.pixels import PixelSampler, RayBatch, joined
 from nerfcore.training.schedule import training_sampling
-from nerfcore.training.validation import batch_mse
 from nerfcore.variants import with_variants
 
 BAND_STEPS = 2.0
-MOST_LOST_DB = 6.0
-"""An adaptation diverged if the rays of its first step then have less PSNR by more than this: four
-times the squared error on what it was to learn."""
 LOWER_RATES = "lower encoding_lr, sigma_lr and color_lr, or check the new images and their poses"
 
 
@@ -58,6 +55,8 @@ class Adapter:
     """Adapts a scene model to new images.
 
     Attributes:
+        survey, reached: what the first step needs to know, once it was found; may be given by
+            whoever has it of the same model and images.
         changes_nothing: a local adaptation found no ground cell where the new images disagree, so
             its steps leave the model as it is; known from the first step on.
     """
@@ -84,14 +83,11 @@ class Adapter:
         Raises:
             SettingsError: replay or a local update without old images.
         """
-        for field, wanted in (("replay", settings.replay > 0), ("local", settings.local)):
-            if wanted and (old is None or not len(old)):
-                value = getattr(settings, field)
-                raise SettingsError(f"{field} {value}: needs old images, the dataset has none")
+        self._new, self._old = new, old
+        self._require_old(settings)
         self.scene = scene
         self.settings = settings
         self.old_rays = round(settings.rays * settings.replay) if old is not None else 0
-        self._new, self._old = new, old
         self._points = new_points
         self._initial: dict[int, Parameters] = {}
         self._before: dict[int, Parameters] = {}
@@ -99,7 +95,14 @@ class Adapter:
         self._initial_cells = scene.occupancy.state()
         self._initial_experts, self._initial_variants = scene.experts, scene.variants
         self.survey: Survey | None = None
+        self.reached: Reached | None = None
         self._begin()
+
+    def _require_old(self, settings: AdaptSettings) -> None:
+        for field, wanted in (("replay", settings.replay > 0), ("local", settings.local)):
+            if wanted and (self._old is None or not len(self._old)):
+                value = getattr(settings, field)
+                raise SettingsError(f"{field} {value}: needs old images, the dataset has none")
 
     def _begin(self) -> None:
         rng = np.random.default_rng(self.settings.seed)
@@ -107,10 +110,10 @@ class Adapter:
         self._rates = rates_of_part(self.settings.rates, self.settings.part)
         self._draw_new: Callable[[int], RayBatch] = PixelSampler(self._new, rng).draw
         self._draw_old: Callable[[int], RayBatch] | None = None
-        if self._old is not None and self.old_rays:
+        if self._old is not None and len(self._old):
             self._draw_old = PixelSampler(self._old, rng).draw
         self._gains: NDArray[np.float32] | None = None
-        self._first: tuple[RayBatch, float] | None = None
+        self._witnesses: list[tuple[RayBatch, Witness]] = []
         self.changes_nothing = False
         self._make_learner()
         self.steps = 0
@@ -178,10 +181,10 @@ class Adapter:
             self._prepare()
         began_s = time.monotonic()
         batch = self._exposed(self._draw_new(self.settings.rays - self.old_rays))
-        if self._draw_old is not None:
+        if self.steps == 0:
+            self._bear_witness("the first step's rays", batch)
+        if self._draw_old is not None and self.old_rays:
             batch = joined([batch, self._draw_old(self.old_rays)])
-        if self._first is None:
-            self._first = batch, batch_mse(self.scene, batch)
         mse, _ = self.learner.step(batch, self._rates)
         if not math.isfinite(mse):
             raise NonFiniteError(
@@ -192,24 +195,50 @@ class Adapter:
         self.seconds += time.monotonic() - began_s
         return StepResult(self.steps, mse, psnr_of(mse), self.seconds)
 
+    def retune(self, rays: int, replay: float, rates: Rates) -> None:
+        """Go on with other rays and rates; what was surveyed, copied and learnt stays.
+
+        Args:
+            rays, replay, rates: as in the settings.
+
+        Raises:
+            SettingsError: out of range, or replay without old images.
+        """
+        settings = replace(self.settings, rays=rays, replay=replay, rates=rates)
+        self._require_old(settings)
+        self.settings = settings
+        self.old_rays = round(rays * replay) if self._old is not None else 0
+        self._rates = rates_of_part(rates, settings.part)
+
+    def divergence(self) -> str | None:
+        """Return how the steps so far diverged, one line, or None; see `divergence.Witness`."""
+        for batch, witness in self._witnesses:
+            now, _, _ = self.scene.render_rays(batch.origins, batch.directions)
+            reason = witness.divergence(now)
+            if reason is not None:
+                return reason
+        return None
+
     def require_progress(self) -> None:
         """Refuse what the steps so far made of the model, if they diverged.
 
-        The rays of the first step, as the model renders them now, against before that step.
-
         Raises:
-            NonFiniteError: their PSNR is not finite, or fell by more than `MOST_LOST_DB`.
+            NonFiniteError: they did.
         """
-        if self._first is None:
-            return
-        batch, mse = self._first
-        before, after = psnr_of(mse), psnr_of(batch_mse(self.scene, batch))
-        if not after >= before - MOST_LOST_DB:
+        reason = self.divergence()
+        if reason is not None:
             raise NonFiniteError(
-                f"after adaptation step {self.steps}: diverged, the PSNR of the first step's rays "
-                f"went from {before:.2f} to {after:.2f} dB, {MOST_LOST_DB:g} dB less at most is "
-                f"accepted; {LOWER_RATES}"
+                f"after adaptation step {self.steps}: diverged, {reason}; {LOWER_RATES}"
             )
+
+    def _bear_witness(self, name: str, batch: RayBatch) -> None:
+        """Keep some rays of a batch, and how the model shows them now."""
+        few = RayBatch(
+            batch.origins[:WITNESS_RAYS], batch.directions[:WITNESS_RAYS],
+            batch.rgbs[:WITNESS_RAYS], batch.image_ids[:WITNESS_RAYS],
+        )  # fmt: skip
+        before, _, _ = self.scene.render_rays(few.origins, few.directions)
+        self._witnesses.append((few, Witness(name, few.rgbs, before)))
 
     def _scale_step(self) -> None:
         """Apply the learned inner rates to what the step moved."""
@@ -236,19 +265,21 @@ class Adapter:
         """Survey the new images with the model as it was before adaptation; once."""
         if self.survey is None:
             began_s = time.monotonic()
-            self.survey = survey_new_images(self.scene, self._new, self._old)
+            self.survey = survey_new_images(self.scene, self._new, self._old, look)
             self.seconds += time.monotonic() - began_s
         return self.survey
 
-    def prepare(self, asked: Asked) -> None:
+    def prepare(self, look_at: LookAt) -> None:
         """Survey before the first step where it needs that, beside others who use the model.
 
         Args:
-            asked: called between chunks of rays: it may let others render meanwhile, and raises to
-                give up. What it takes is not counted in `seconds`.
+            look_at: looks at one image, when the model is free; nothing else here uses the model.
+                What this takes is not counted in `seconds`.
         """
         if self._needs_survey and self.survey is None:
-            self.survey = survey_new_images(self.scene, self._new, self._old, asked)
+            self.survey = survey_new_images(self.scene, self._new, self._old, look_at)
+        if self.settings.local and self.survey is not None:
+            self._reach(self.survey)
 
     @property
     def _needs_survey(self) -> bool:
@@ -286,10 +317,15 @@ class Adapter:
         self.changes_nothing = not fresh
         if not fresh:
             return
-        aabb = scene.partition.aabb
-        masks = [crossing(one, grid, cells, aabb) & one.valid for one in survey.new]
-        self._draw_new = BlockSampler(self._new, survey.new, masks, self._rng).draw
-        self._replay(survey, [crossing(one, grid, cells, aabb) for one in survey.old])
+        reached = self._reach(survey)
+        self._draw_new = BlockSampler(self._new, survey.new, reached.new, self._rng).draw
+        self._replay(survey, reached.old)
+
+    def _reach(self, survey: Survey) -> Reached:
+        """Which blocks' rays meet the disagreeing cells; found once."""
+        if self.reached is None:
+            self.reached = reached_by(survey, self.scene.partition.aabb)
+        return self.reached
 
     def _spare_changed(self) -> None:
         """Let replay not hold on to what the new images contradict."""
@@ -297,7 +333,7 @@ class Adapter:
         if survey is not None and survey.found is not None and survey.outdated().any():
             self._replay(survey, [np.ones(one.valid.shape, np.bool_) for one in survey.old])
 
-    def _replay(self, survey: Survey, masks: list[NDArray[np.bool_]]) -> None:
+    def _replay(self, survey: Survey, masks: Sequence[NDArray[np.bool_]]) -> None:
         """Replay these blocks of the old looks, without what ends in outdated cells."""
         if self._draw_old is None or self._old is None or survey.found is None:
             return
@@ -306,10 +342,13 @@ class Adapter:
             mask & one.valid & ~ending_in(one, grid, changed)
             for mask, one in zip(masks, survey.old, strict=True)
         ]
-        if any(mask.any() for mask in kept):
-            self._draw_old = BlockSampler(self._old, survey.old, kept, self._rng).draw
-        else:
+        if not any(mask.any() for mask in kept):
             self._draw_old = None
+            return
+        self._draw_old = BlockSampler(self._old, survey.old, kept, self._rng).draw
+        own = np.random.default_rng([self.settings.seed, 1])  # witnesses change no step's rays
+        batch = BlockSampler(self._old, survey.old, kept, own).draw(WITNESS_RAYS)
+        self._bear_witness("old rays", batch)
 
 
 def _owners_above(

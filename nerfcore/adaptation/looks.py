@@ -77,15 +77,19 @@ def look(scene: SceneModel, store: ImageStore, image: int, asked: Asked | None =
     )  # fmt: skip
 
 
+LookAt = Callable[[SceneModel, ImageStore, int], Look]
+"""Looks at one image of a store as `look` does; may wait for the model, raises to give up."""
+
+
 def look_over(
     scene: SceneModel,
     store: ImageStore,
     images: Iterable[int] | None = None,
-    asked: Asked | None = None,
+    look_at: LookAt = look,
 ) -> list[Look]:
     """Look at some images of a store (None: all)."""
     every = range(len(store)) if images is None else images
-    return [look(scene, store, image, asked) for image in every]
+    return [look_at(scene, store, image) for image in every]
 
 
 def cell_means(look: Look, grid: GroundGrid, values: Float32) -> Float32:

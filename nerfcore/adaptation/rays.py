@@ -5,11 +5,13 @@ the photograph. Pools cost a few bytes a block whatever the photographs' size.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nerfcore.adaptation.looks import Look
+from nerfcore.adaptation.survey import Survey
 from nerfcore.data.images import ImageStore
 from nerfcore.errors import DataError
 from nerfcore.sampling.ground import GroundGrid
@@ -17,6 +19,18 @@ from nerfcore.training.pixels import RayBatch, rays_of
 
 MOST_STEPS = 64
 MOST_REDRAWS = 64
+
+
+@dataclass(frozen=True, eq=False)
+class Reached:
+    """Blocks whose rays meet a survey's disagreeing cells, by look.
+
+    Attributes:
+        new, old: bool[h, w] each, those of new images where they are valid.
+    """
+
+    new: Sequence[NDArray[np.bool_]]
+    old: Sequence[NDArray[np.bool_]]
 
 
 class BlockSampler:
@@ -107,3 +121,12 @@ def _chosen(
 ) -> NDArray[np.bool_]:
     index = grid.index(np.nan_to_num(points[..., 1:], nan=np.inf, posinf=np.inf, neginf=-np.inf))
     return (index >= 0) & cells.reshape(-1)[np.maximum(index, 0)]
+
+
+def reached_by(survey: Survey, aabb: NDArray[np.float32]) -> Reached:
+    """Find the blocks whose rays meet the disagreeing cells; `aabb` as for `crossing`."""
+    if survey.found is None:
+        return Reached((), ())
+    grid, cells = survey.found.grid, survey.disagreeing()
+    new = [crossing(one, grid, cells, aabb) & one.valid for one in survey.new]
+    return Reached(new, [crossing(one, grid, cells, aabb) for one in survey.old])

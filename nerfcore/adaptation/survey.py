@@ -18,7 +18,7 @@ from nerfcore.adaptation.disagreement import (
     solid,
 )
 from nerfcore.adaptation.exposure import Gains, fit_exposures, typical_exposure
-from nerfcore.adaptation.looks import Asked, Look, look_over
+from nerfcore.adaptation.looks import Look, LookAt, look, look_over
 from nerfcore.adaptation.shadows import sunlit_cells
 from nerfcore.data.images import ImageStore
 from nerfcore.sampling.ground import GroundGrid
@@ -70,7 +70,7 @@ class Survey:
 
 
 def survey_new_images(
-    scene: SceneModel, new: ImageStore, old: ImageStore | None, asked: Asked | None = None
+    scene: SceneModel, new: ImageStore, old: ImageStore | None, look_at: LookAt = look
 ) -> Survey:
     """Look over new photographs and the old ones near them.
 
@@ -78,13 +78,13 @@ def survey_new_images(
         scene: the model before adaptation.
         new: photographs to adapt to; pixels that are not valid are not looked at.
         old: photographs of the same place that the model was trained on.
-        asked: called between the chunks of its renders; see `nerfcore.adaptation.looks`.
+        look_at: looks at one of them; only in it is the model used.
     """
-    looks = look_over(scene, new, asked=asked)
+    looks = look_over(scene, new, look_at=look_at)
     gains = fit_exposures(looks)
     if old is None or not len(old):
         return Survey(looks, gains, (), None)
-    old_looks = look_over(scene, old, nearest_images(scene, new, looks, old), asked)
+    old_looks = look_over(scene, old, nearest_images(scene, new, looks, old), look_at)
     grid = ground_grid(scene, looks)
     found = disagreement(grid, looks, gains, old_looks, fit_exposures(old_looks))
     return Survey(looks, gains, old_looks, found)

@@ -3,7 +3,8 @@
 Every step takes its turn with the renders. A step that raises, or whose loss is not finite, ends
 the adaptation: the model is put back to what it was before the run's adapter was made within the
 same turn, so no picture shows the broken state, and the reason goes to the page. So does a run that
-diverges with finite losses, once its steps show it (`nerfcore.viewer.divergence`).
+diverges with finite losses: the adapter is asked every few steps, when a run ends, and before the
+model is saved.
 """
 
 import logging
@@ -11,17 +12,18 @@ import math
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
 from nerfcore.errors import NerfcoreError
-from nerfcore.viewer.divergence import divergence_of
+from nerfcore.viewer.preparation import GivenUpError, Preparation
 from nerfcore.viewer.protocols import AdaptChoice, AdapterLike, AdaptingLike, StepResultLike
 from nerfcore.viewer.reasons import reason_of
 from nerfcore.viewer.sharing import Turns
 
 HELD_STEPS: Final = 4000
+JUDGED_EVERY_STEPS: Final = 8
 BACK: Final = "the model is back as it was before"
 MEND: Final = "lower the rates (Adapt, Images and rates) and start again"
 
@@ -32,25 +34,24 @@ class AdaptationFailedError(NerfcoreError):
     """Adaptation diverged or raised; the shown model is the one from before it."""
 
 
-class _StopAskedError(Exception):
-    """Raised through an adapter that prepares when the run is to end."""
-
-
 class AdaptState(StrEnum):
     """Where live adaptation stands."""
 
     IDLE = "idle"
     LOADING = "loading images"
+    LOOKING = "looking over images"
     RUNNING = "running"
     PAUSED = "paused"
     STOPPING = "stopping"
 
 
+_ENDS: Final = frozenset({AdaptState.STOPPING, AdaptState.IDLE})
 NEXT_STATES: Final[dict[AdaptState, frozenset[AdaptState]]] = {
     AdaptState.IDLE: frozenset({AdaptState.LOADING}),
-    AdaptState.LOADING: frozenset({AdaptState.RUNNING, AdaptState.STOPPING, AdaptState.IDLE}),
-    AdaptState.RUNNING: frozenset({AdaptState.PAUSED, AdaptState.STOPPING, AdaptState.IDLE}),
-    AdaptState.PAUSED: frozenset({AdaptState.RUNNING, AdaptState.STOPPING, AdaptState.IDLE}),
+    AdaptState.LOADING: _ENDS | {AdaptState.LOOKING, AdaptState.RUNNING},
+    AdaptState.LOOKING: _ENDS | {AdaptState.RUNNING},
+    AdaptState.RUNNING: _ENDS | {AdaptState.PAUSED, AdaptState.LOOKING},
+    AdaptState.PAUSED: _ENDS | {AdaptState.RUNNING},
     AdaptState.STOPPING: frozenset({AdaptState.IDLE}),
 }
 
@@ -63,13 +64,15 @@ class AdaptStatus:
         state: where it stands.
         last: the newest step's report; None before the first and after a reset.
         problem: why the last run ended early, one line; None if it did not.
-        steps: adaptation steps in the shown model.
+        steps: adaptation steps in the shown model, since it was loaded.
+        looked: images looked over before the first step, and of how many; None else.
     """
 
     state: AdaptState
     last: StepResultLike | None
     problem: str | None
     steps: int = 0
+    looked: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,10 @@ class Adaptation:
         self._changed = threading.Condition()
         self._adapter: AdapterLike | None = None
         self._choice: AdaptChoice | None = None
-        self._steps_before = 0
+        self._made_from: tuple[int, tuple[str, ...]] = (0, ())
+        self._batches: tuple[str, ...] = ()
+        self._generation = 0
+        self._is_endless = False
         self._status = AdaptStatus(AdaptState.IDLE, None, None)
         self._records: deque[StepRecord] = deque(maxlen=HELD_STEPS)
         self._is_stop_asked = False
@@ -114,6 +120,12 @@ class Adaptation:
         with self._changed:
             return self._status
 
+    @property
+    def batches(self) -> tuple[str, ...]:
+        """Names of the images that the shown model was adapted to, in order."""
+        with self._changed:
+            return self._batches
+
     def records(self) -> tuple[StepRecord, ...]:
         """Return the last steps since the last reset, the newest last."""
         with self._changed:
@@ -123,17 +135,14 @@ class Adaptation:
         """Begin or go on adapting; False when it runs already.
 
         Args:
-            choice: images and rates; another one than before makes a new adapter.
+            choice: images and rates; an adapter goes on with other rates, if it can.
             max_steps: stop after so many steps; None = until `stop`.
         """
         with self._changed:
             if self._status.state is not AdaptState.IDLE:
                 return False
-            self._is_stop_asked = False
-            if choice != self._choice:
-                self._adapter, self._choice = None, choice
-            now = self._status
-            self._status = AdaptStatus(AdaptState.LOADING, now.last, None, now.steps)
+            self._is_stop_asked, self._is_endless = False, max_steps is None
+            self._status = replace(self._status, state=AdaptState.LOADING, problem=None)
             self._thread = threading.Thread(
                 target=self._run, args=(choice, max_steps), name="live-adaptation", daemon=True
             )
@@ -156,6 +165,13 @@ class Adaptation:
             self._changed.notify_all()
         self._move(AdaptState.STOPPING)
 
+    def stop_endless(self) -> None:
+        """Stop a run that nobody set an end for, because nobody is there to stop it."""
+        with self._changed:
+            is_endless = self._is_endless and self._status.state is not AdaptState.IDLE
+        if is_endless:
+            self.stop()
+
     def reset(self) -> bool:
         """Put the model back to what it was before adaptation; False when nothing was adapted.
 
@@ -173,12 +189,35 @@ class Adaptation:
         return True
 
     def forget(self) -> None:
-        """Take note that the shown model was exchanged: adapters of the old one are dropped."""
+        """Take note that the shown model was exchanged: adapters of the old one are dropped.
+
+        So is one that is being made meanwhile, on the run's thread.
+        """
         with self._changed:
-            self._adapter = None
+            self._generation += 1
+            self._adapter, self._batches = None, ()
             self._records.clear()
             self._status = AdaptStatus(self._status.state, None, None)
         self._tell()
+
+    def require_sound(self) -> None:
+        """Refuse a shown model that adaptation made diverge, and put it back; has the model.
+
+        Raises:
+            AdaptationFailedError: it had diverged.
+        """
+        with self._changed:
+            adapter = self._adapter
+        if adapter is None:
+            return
+        try:
+            self._judge(adapter)
+        except AdaptationFailedError as error:
+            self.stop()  # a run under way must not go on from there unasked
+            with self._changed:
+                self._status = replace(self._status, problem=reason_of(error))
+            self._tell()
+            raise
 
     def close(self, timeout_s: float) -> bool:
         """Stop and wait for the thread; False when its step takes longer than that."""
@@ -198,8 +237,10 @@ class Adaptation:
             _log.warning("live adaptation ended early: %s", error)
             problem = reason_of(error)
         with self._changed:
-            last = self._status.last if problem is None else None
-            self._status = AdaptStatus(AdaptState.IDLE, last, problem, self._status.steps)
+            now = self._status
+            problem = now.problem if problem is None else problem
+            last = now.last if problem is None else None
+            self._status = AdaptStatus(AdaptState.IDLE, last, problem, now.steps)
         self._tell()
 
     def _adapt(self, choice: AdaptChoice, max_steps: int | None) -> None:
@@ -207,43 +248,49 @@ class Adaptation:
         while not self._is_stop_asked and (max_steps is None or taken < max_steps):
             adapter = self._ready_adapter(choice)
             if adapter is not prepared and not self._prepare(adapter):
-                return
+                break
             prepared = adapter
-            self._move(AdaptState.RUNNING, only_from=AdaptState.LOADING)
+            for state in (AdaptState.LOADING, AdaptState.LOOKING):
+                self._move(AdaptState.RUNNING, only_from=state)
             if not self._wait_while_paused():
-                return
-            result = self._step(adapter)
-            if result is None:
-                continue
-            taken += 1
-            self._note(result)
-            self._tell()
+                break
+            taken += self._step(adapter, choice)
+        self._judge_at_the_end()
 
     def _ready_adapter(self, choice: AdaptChoice) -> AdapterLike:
-        """The run's adapter; a new one after the model was exchanged."""
-        with self._changed:
-            adapter = self._adapter
-        if adapter is None:
-            adapter = self._adapting.make(choice)
+        """The run's adapter, with the run's rates; a new one after the model was exchanged."""
+        while True:
             with self._changed:
-                self._adapter, self._steps_before = adapter, self._status.steps
-        return adapter
+                adapter, generation = self._adapter, self._generation
+                made_from = self._status.steps, self._batches
+                is_tuned = choice == self._choice
+            if adapter is None or not (is_tuned or adapter.retune(choice)):
+                adapter = self._adapting.make(choice, made_from[0])
+            with self._changed:
+                if generation != self._generation:
+                    continue
+                if adapter is not self._adapter:
+                    self._adapter, self._made_from = adapter, made_from
+                self._choice = choice
+                return adapter
 
     def _prepare(self, adapter: AdapterLike) -> bool:
         """Let an adapter look at the model while renders go on; False when the run is to end."""
-        with self._turns.turn() as turn:
-
-            def asked() -> bool:
-                turn.give_way()
-                if self._is_stop_asked:
-                    raise _StopAskedError
-                return False
-
-            try:
-                adapter.prepare(asked)
-            except _StopAskedError:
-                return False
+        try:
+            adapter.prepare(Preparation(self._turns, lambda: self._is_stop_asked, self._look))
+        except GivenUpError:
+            return False
+        with self._changed:
+            self._status = replace(self._status, looked=None)
         return True
+
+    def _look(self, done: int, total: int) -> None:
+        """Tell how far an adapter's preparation is."""
+        with self._changed:
+            self._status = replace(self._status, looked=(done, total))
+        for state in (AdaptState.LOADING, AdaptState.RUNNING):
+            self._move(AdaptState.LOOKING, only_from=state)
+        self._tell()
 
     def _wait_while_paused(self) -> bool:
         """Wait for the end of a pause; False when the run is to end."""
@@ -253,42 +300,60 @@ class Adaptation:
             )
             return not self._is_stop_asked
 
-    def _note(self, result: StepResultLike) -> None:
-        with self._changed:
-            steps = self._status.steps + 1
-            self._status = AdaptStatus(self._status.state, result, None, steps)
-            self._records.append(StepRecord(steps, result.loss, result.psnr))
-
-    def _step(self, adapter: AdapterLike) -> StepResultLike | None:
-        """Take one step; None when the model was exchanged since the adapter was made."""
+    def _step(self, adapter: AdapterLike, choice: AdaptChoice) -> int:
+        """Take one step; 0 when the model was exchanged since the adapter was made, else 1."""
         with self._turns.turn():
             with self._changed:
                 if adapter is not self._adapter:
-                    return None
+                    return 0
             try:
                 result = adapter.step()
-                reason = self._divergence_at(result)
-                if reason is None:
-                    return result
+                if not math.isfinite(result.loss):
+                    raise AdaptationFailedError(
+                        f"it diverged (loss {result.loss} at step {result.step}); {MEND}"
+                    )
             except Exception as error:
                 self._give_up(adapter)
                 raise AdaptationFailedError(f"{reason_of(error)}; {BACK}") from error
-            self._give_up(adapter)
-        raise AdaptationFailedError(f"it diverged ({reason}); {BACK}; {MEND}")
+            self._note(result, choice)
+            if result.step % JUDGED_EVERY_STEPS == 0:
+                self._judge(adapter)
+        self._tell()
+        return 1
 
-    def _divergence_at(self, result: StepResultLike) -> str | None:
-        """Say how a step shows that its adapter's steps diverge; None where it does not."""
-        if not math.isfinite(result.loss):
-            return f"loss {result.loss} at step {result.step}"
+    def _note(self, result: StepResultLike, choice: AdaptChoice) -> None:
         with self._changed:
-            since = self._steps_before
-            psnrs = [record.psnr for record in self._records if record.step > since]
-        return divergence_of([*psnrs, result.psnr])
+            steps = self._status.steps + 1
+            self._status = replace(self._status, last=result, problem=None, steps=steps)
+            self._records.append(StepRecord(steps, result.loss, result.psnr))
+            if self._batches[-1:] != (choice.batch,):
+                self._batches = (*self._batches, choice.batch)
+
+    def _judge_at_the_end(self) -> None:
+        """Judge what a run leaves, unless the model was exchanged meanwhile."""
+        with self._turns.turn():
+            with self._changed:
+                adapter = self._adapter
+            if adapter is not None:
+                self._judge(adapter)
+
+    def _judge(self, adapter: AdapterLike) -> None:
+        """Put the model back if its adaptation diverged; has the model to itself.
+
+        Raises:
+            AdaptationFailedError: it did.
+        """
+        reason = adapter.divergence()
+        if reason is not None:
+            self._give_up(adapter)
+            raise AdaptationFailedError(f"it diverged ({reason}); {BACK}; {MEND}")
 
     def _give_up(self, adapter: AdapterLike) -> None:
         adapter.reset()
         with self._changed:
-            self._adapter, steps = None, self._steps_before
+            self._generation += 1
+            self._adapter = None
+            steps, self._batches = self._made_from
             self._status = AdaptStatus(self._status.state, None, None, steps)
             while self._records and self._records[-1].step > steps:
                 self._records.pop()
@@ -299,7 +364,7 @@ class Adaptation:
             is_wanted = only_from is None or now.state is only_from
             if not is_wanted or state not in NEXT_STATES[now.state]:
                 return
-            self._status = AdaptStatus(state, now.last, now.problem, now.steps)
+            self._status = replace(now, state=state)
             self._changed.notify_all()
         self._tell()
 

@@ -119,6 +119,7 @@ class Page:
             raise port_taken(settings.host, settings.port)
         self._door.note_port(self.port)
         self._dress_page()
+        self._shown_steps = 0
         self._adaptation = self._make_adaptation()
         self._versioning = self._make_versioning()
         self._add_shared_panels()
@@ -281,8 +282,11 @@ class Page:
         )
 
     def _show_adaptation(self, status: AdaptStatus) -> None:
-        self._scene.note_change()
         self._adapt_panel.show(status)
+        if status.steps == self._shown_steps:
+            return
+        self._shown_steps = status.steps
+        self._scene.note_change()
         self._refresh_views()
 
     def _show_version(self, name: str) -> None:

@@ -5,6 +5,7 @@ scene. World frame DRB (scaled), cameras RUB, as in `nerfcore.geometry.camera`.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -115,24 +116,43 @@ class StepResultLike(Protocol):
         ...
 
 
+class PreparationLike(Protocol):
+    """What an adapter prepares with, beside others who use the model."""
+
+    def model(self) -> AbstractContextManager[Callable[[], bool]]:
+        """Have the model to oneself, as briefly as may be.
+
+        What it gives is to be called often: others use the model in it. It raises when this is to
+        end, and is else False.
+        """
+        ...
+
+    def looked(self, done: int, total: int) -> None:
+        """Tell how many of the images were looked over."""
+        ...
+
+
 class AdapterLike(Protocol):
     """Test-time optimisation of the shown model, in place.
 
     It is made while renders go on, so making it must leave the parameters as they are, and so must
-    `prepare`; `step` and `reset` have the model to themselves.
+    `retune` and `prepare`; the others have the model to themselves.
     """
 
-    def prepare(self, asked: Callable[[], bool]) -> None:
-        """Look at what the first step needs; called before every run, of use once.
+    def retune(self, choice: AdaptChoice) -> bool:
+        """Go on with other rates and rays; False where the choice needs another adapter."""
+        ...
 
-        Args:
-            asked: to be called often: others use the model in it. It raises when this is to end,
-                and is else False.
-        """
+    def prepare(self, preparation: PreparationLike) -> None:
+        """Look at what the first step needs; called before every run, of use once."""
         ...
 
     def step(self) -> StepResultLike:
         """Take one optimiser step."""
+        ...
+
+    def divergence(self) -> str | None:
+        """Say in one line how the steps so far have diverged; None while they go well."""
         ...
 
     def reset(self) -> object:
@@ -153,8 +173,13 @@ class AdaptingLike(Protocol):
         """What the page offers first."""
         ...
 
-    def make(self, choice: AdaptChoice) -> AdapterLike:
-        """Return an adapter of the shown model; called again when the choice has changed."""
+    def make(self, choice: AdaptChoice, steps: int) -> AdapterLike:
+        """Return an adapter of the shown model.
+
+        Args:
+            choice: images and rates.
+            steps: adaptation steps in the shown model, 0 = it is as it was loaded.
+        """
         ...
 
     def put_back(self) -> None:
@@ -186,11 +211,12 @@ class VersionsLike(Protocol):
         """
         ...
 
-    def save(self, path: Path, steps: int) -> None:
+    def save(self, path: Path, steps: int, batches: Sequence[str]) -> None:
         """Write the shown model to a new folder.
 
         Args:
             path: must not exist.
-            steps: adaptation steps in the shown model.
+            steps: adaptation steps in the shown model, since `current` was loaded.
+            batches: names of the images that they were taken on, in order.
         """
         ...

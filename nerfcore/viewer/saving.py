@@ -15,6 +15,7 @@ class CheckpointSaver:
         write: writes the model to the folder it is given.
         turns: the order of use of the model; nothing changes it while it is written.
         steps_taken: adaptation steps in the shown model.
+        judge: raises where the shown model must not be saved.
     """
 
     def __init__(
@@ -23,19 +24,23 @@ class CheckpointSaver:
         write: Callable[[Path], None],
         turns: Turns,
         steps_taken: Callable[[], int],
+        judge: Callable[[], None],
     ) -> None:
         self._folder = folder
         self._write = write
         self._turns = turns
         self._steps_taken = steps_taken
+        self._judge = judge
 
     def __call__(self) -> Path:
         """Save and return the checkpoint's folder.
 
         Raises:
             OSError: it cannot be written; the message names the folder and the mend.
+            NerfcoreError: `judge` refuses it.
         """
         with self._turns.turn():
+            self._judge()
             name = f"adapted{self._steps_taken()}"
             count = 1
             path = self._folder / name

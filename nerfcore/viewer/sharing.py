@@ -66,10 +66,10 @@ class Turn:
         self._since = time.monotonic()
         self.waited_s = 0.0
 
-    def give_way(self) -> None:
-        """Go to the end of the line if somebody waits and this slice is used up."""
+    def give_way(self, slice_s: float = SLICE_S) -> None:
+        """Go to the end of the line if somebody waits and this slice (s) is used up."""
         now = time.monotonic()
-        if now - self._since < SLICE_S or not self._turns.has_waiting():
+        if now - self._since < slice_s or not self._turns.has_waiting():
             return
         self._turns._leave()
         self._turns._enter()

@@ -47,7 +47,7 @@ class Versioning:
         self._adaptation = adaptation
         self._on_exchange = on_exchange
         self._on_problem = on_problem
-        self._saver = CheckpointSaver(folder, self._write, scene.turns, self._steps)
+        self._saver = CheckpointSaver(folder, self._write, scene.turns, self._steps, self._judge)
         self._loading = threading.Lock()
         self._is_following = threading.Event()
         self._is_closed = threading.Event()
@@ -82,6 +82,7 @@ class Versioning:
         """Write the shown model as a new version and return its folder.
 
         Raises:
+            AdaptationFailedError: it has diverged; it was put back and is not saved.
             OSError: it cannot be written; nothing is left behind.
         """
         return self._saver()
@@ -125,7 +126,12 @@ class Versioning:
                     self._on_problem(problem)
 
     def _write(self, path: Path) -> None:
-        self._versions.save(path, self._steps())
+        batches = () if self._adaptation is None else self._adaptation.batches
+        self._versions.save(path, self._steps(), batches)
+
+    def _judge(self) -> None:
+        if self._adaptation is not None:
+            self._adaptation.require_sound()
 
     def _steps(self) -> int:
         return 0 if self._adaptation is None else self._adaptation.status.steps

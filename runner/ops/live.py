@@ -1,27 +1,27 @@
-"""Owns what the viewer may do with a view job's model: adapt it, load, follow and save versions."""
+"""Owns live adaptation of a view job's model to the batches of its dataset."""
 
 import dataclasses
-from collections.abc import Callable
+from collections import OrderedDict
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Final
 
 from configs import ViewJob
-from configs.artifacts import CHECKPOINT_MANIFEST, JobFolder
 from nerfcore.adaptation import Adapter, StepResult
-from nerfcore.checkpoint import announce, resolve_checkpoint, save_checkpoint
+from nerfcore.adaptation.looks import Look, look
+from nerfcore.adaptation.rays import Reached
+from nerfcore.adaptation.survey import MOST_OLD_LOOKS, Survey
 from nerfcore.data.images import ImageStore
 from nerfcore.data.records import Dataset
-from nerfcore.errors import CheckpointError, SettingsError
+from nerfcore.errors import SettingsError
+from nerfcore.scene import SceneModel
 from nerfcore.shown_model import ShownModel
 from nerfcore.training.learner import Rates
-from nerfcore.viewer import AdaptChoice, PhotoGroup
-from runner.context import JobContext
-from runner.ops.loading import Loaded, load_model
+from nerfcore.viewer import AdaptChoice, PhotoGroup, PreparationLike
 from runner.ops.settings import adapt_settings
 
 FIRST_FLIGHT: Final = "first flight"
-OWN: Final = "saved here"
+HELD_SURVEYS: Final = 2
+"""Of some ten megabytes each: enough to go back and forth between two versions or batches."""
 
 
 def photo_groups(dataset: Dataset) -> list[PhotoGroup]:
@@ -34,8 +34,83 @@ def photo_groups(dataset: Dataset) -> list[PhotoGroup]:
     return groups
 
 
-class _LiveAdapter(Adapter):
-    """An adapter that says so where it would step without end and change nothing."""
+SurveyKey = tuple[str, str]
+"""Version as loaded, and batch."""
+
+
+class _Surveys:
+    """Surveys of versions as they were loaded, the last few."""
+
+    def __init__(self) -> None:
+        self._held: OrderedDict[SurveyKey, tuple[Survey, Reached | None]] = OrderedDict()
+
+    def give(self, adapter: Adapter, key: SurveyKey) -> None:
+        """Spare an adapter a survey that is held."""
+        if key in self._held and adapter.survey is None:
+            adapter.survey, adapter.reached = self._held[key]
+
+    def take(self, adapter: Adapter, key: SurveyKey) -> None:
+        """Hold what an adapter has found."""
+        if adapter.survey is not None:
+            self._held[key] = adapter.survey, adapter.reached
+            self._held.move_to_end(key)
+            while len(self._held) > HELD_SURVEYS:
+                self._held.popitem(last=False)
+
+
+class LiveAdapter:
+    """An adapter as the viewer uses it; see `nerfcore.viewer.protocols.AdapterLike`.
+
+    Args:
+        adapter: of the shown model.
+        batch: name of its images.
+        bg_lr: rate of the background, which the page does not change.
+        images: how many a survey looks over.
+        has_old: whether it was given old images.
+        surveys: held for later adapters; key: None = not to be held, the model is adapted already.
+    """
+
+    def __init__(
+        self,
+        adapter: Adapter,
+        batch: str,
+        bg_lr: float,
+        images: int,
+        has_old: bool,
+        surveys: _Surveys,
+        key: SurveyKey | None,
+    ) -> None:
+        self._adapter = adapter
+        self._batch = batch
+        self._bg_lr = bg_lr
+        self._images = images
+        self._has_old = has_old
+        self._surveys, self._key = surveys, key
+
+    def retune(self, choice: AdaptChoice) -> bool:
+        """Go on with other rates and rays; False for other images, or where old ones lack."""
+        if choice.batch != self._batch or (choice.replay > 0 and not self._has_old):
+            return False
+        self._adapter.retune(choice.rays, choice.replay, _rates(choice, self._bg_lr))
+        return True
+
+    def prepare(self, preparation: PreparationLike) -> None:
+        """Look the images over where the settings need it and it was not done before."""
+        done = 0
+
+        def look_at(scene: SceneModel, store: ImageStore, image: int) -> Look:
+            nonlocal done
+            with preparation.model() as asked:
+                seen = look(scene, store, image, asked)
+            done += 1
+            preparation.looked(done, self._images)
+            return seen
+
+        if self._key is not None:
+            self._surveys.give(self._adapter, self._key)
+        self._adapter.prepare(look_at)
+        if self._key is not None:
+            self._surveys.take(self._adapter, self._key)
 
     def step(self) -> StepResult:
         """Take one step.
@@ -44,13 +119,21 @@ class _LiveAdapter(Adapter):
             SettingsError: the new images disagree with the model nowhere, and local is true.
             NonFiniteError: see `Adapter.step`.
         """
-        result = super().step()
-        if self.changes_nothing:
+        result = self._adapter.step()
+        if self._adapter.changes_nothing:
             raise SettingsError(
                 "local true: the new images disagree with the model nowhere; set local to false in "
                 "the view job to adapt all of it"
             )
         return result
+
+    def divergence(self) -> str | None:
+        """Say how the steps so far have diverged."""
+        return self._adapter.divergence()
+
+    def reset(self) -> None:
+        """Put the model back to what it was when the adapter was made."""
+        self._adapter.reset()
 
 
 class LiveAdapting:
@@ -70,6 +153,7 @@ class LiveAdapting:
         self._stack = stack
         self._new: tuple[str, ImageStore] | None = None
         self._old: ImageStore | None = None
+        self._surveys = _Surveys()
         stack.callback(self._close_new)
 
     @property
@@ -90,34 +174,43 @@ class LiveAdapting:
             job.color_lr,
         )
 
-    def make(self, choice: AdaptChoice) -> Adapter:
+    def make(self, choice: AdaptChoice, steps: int) -> LiveAdapter:
         """Return an adapter of the shown model; reads the photographs it needs first.
 
         Raises:
             DataError: a photograph is gone or damaged, or there is no such batch.
         """
-        batch = self._dataset.batch(choice.batch)
         settings = dataclasses.replace(
             adapt_settings(self._job),
             rays=choice.rays,
             replay=choice.replay,
-            rates=Rates(choice.encoding_lr, choice.sigma_lr, choice.color_lr, self._job.bg_lr),
+            rates=_rates(choice, self._job.bg_lr),
         )
-        if self._new is None or self._new[0] != choice.batch:
-            self._close_new()
-            self._new = (choice.batch, ImageStore(batch.adapt, self._job.downscale))
+        points = self._dataset.batch(choice.batch).points
+        new = self._new_images(choice.batch)
         needs_old = settings.replay > 0 or settings.local
-        return _LiveAdapter(
-            self._shown.scene,
-            self._new[1],
-            settings,
-            old=self._old_images() if needs_old else None,
-            new_points=batch.points,
+        old = self._old_images() if needs_old else None
+        version, scene = self._shown.current
+        return LiveAdapter(
+            Adapter(scene, new, settings, old=old, new_points=points),
+            choice.batch,
+            self._job.bg_lr,
+            len(new) + (0 if old is None else min(len(old), MOST_OLD_LOOKS)),
+            old is not None,
+            self._surveys,
+            None if steps else (version, choice.batch),
         )
 
     def put_back(self) -> None:
         """Undo all adaptation."""
         self._shown.put_back()
+
+    def _new_images(self, batch: str) -> ImageStore:
+        if self._new is None or self._new[0] != batch:
+            store = ImageStore(self._dataset.batch(batch).adapt, self._job.downscale)
+            self._close_new()  # only now: until then the adapter that there is may go on
+            self._new = batch, store
+        return self._new[1]
 
     def _old_images(self) -> ImageStore:
         if self._old is None:
@@ -131,92 +224,5 @@ class LiveAdapting:
             self._new = None
 
 
-class LiveVersions:
-    """Versions of a view job's model: its source's checkpoints, and those saved by the job itself.
-
-    Args:
-        context: the job.
-        model: as loaded.
-        shown: what shows it.
-        source: the folder that `checkpoint_path` names: a job's, or a checkpoint's own.
-    """
-
-    def __init__(
-        self, context: JobContext[ViewJob], model: Loaded, shown: ShownModel, source: Path
-    ) -> None:
-        self._context = context
-        self._model = model
-        self._shown = shown
-        self._source = source
-        self.current = self._name(model.checkpoint)
-
-    def names(self) -> list[str]:
-        """Return the versions there are now, the newest last."""
-        return list(self._folders())
-
-    def newest(self) -> str | None:
-        """Return the newest checkpoint of the source job; None where the source is no job."""
-        if not (self._source / "checkpoints").is_dir():
-            return None
-        return self._name(resolve_checkpoint(self._source, "last"))
-
-    def read(self, name: str) -> Callable[[], None]:
-        """Read a version and return what shows it.
-
-        Raises:
-            CheckpointError: gone, damaged, or of another scene.
-        """
-        folder = self._folders().get(name)
-        if folder is None:
-            raise CheckpointError(f"{name}: not there any more; choose another version")
-        model = self._load(folder)
-
-        def show() -> None:
-            self._shown.exchange(model.scene, lambda: self._load(folder).scene)
-            self._model, self.current = model, name
-
-        return show
-
-    def save(self, path: Path, steps: int) -> None:
-        """Write the shown model to a new folder and tell so."""
-        context, model = self._context, self._model
-        extra = {
-            "adapted_from": f"{context.job.checkpoint_path}:{model.checkpoint.name}",
-            "adapted_steps": steps,
-            "batch": context.job.batch,
-        }
-        save_checkpoint(self._shown.scene, path, model.step, extra)
-        announce(path.parent, path.name)
-        context.progress.event("checkpoint", path=path, step=model.step)
-
-    def _load(self, folder: Path) -> Loaded:
-        inputs = dataclasses.replace(self._context.inputs, checkpoint=folder)
-        return load_model(self._context.job, inputs)
-
-    def _folders(self) -> dict[str, Path]:
-        places = [self._model.checkpoint, *_checkpoints_below(self._source)]
-        places += _checkpoints_below(self._context.folder.root)
-        unique = {self._name(folder): folder for folder in places if _is_complete(folder)}
-        return dict(sorted(unique.items(), key=lambda item: _written_at(item[1])))
-
-    def _name(self, folder: Path) -> str:
-        if folder.parent == self._context.folder.checkpoints:
-            return f"{OWN}: {folder.name}"
-        owner = folder.parent.parent if folder.parent.name == "checkpoints" else folder.parent
-        return f"{owner.name}: {folder.name}"
-
-
-def _checkpoints_below(job_folder: Path) -> list[Path]:
-    checkpoints = JobFolder(job_folder).checkpoints
-    return [path for path in checkpoints.iterdir()] if checkpoints.is_dir() else []
-
-
-def _is_complete(folder: Path) -> bool:
-    return not folder.name.startswith(".") and (folder / CHECKPOINT_MANIFEST).is_file()
-
-
-def _written_at(folder: Path) -> float:
-    try:
-        return (folder / CHECKPOINT_MANIFEST).stat().st_mtime
-    except FileNotFoundError:  # pruned this moment
-        return 0.0
+def _rates(choice: AdaptChoice, bg_lr: float) -> Rates:
+    return Rates(choice.encoding_lr, choice.sigma_lr, choice.color_lr, bg_lr)

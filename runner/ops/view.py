@@ -13,8 +13,9 @@ from nerfcore.viewer.address import check_free
 from runner.context import JobContext
 from runner.device import note_computation
 from runner.inputs import find_checkpoint
-from runner.ops.live import LiveAdapting, LiveVersions, photo_groups
+from runner.ops.live import LiveAdapting, photo_groups
 from runner.ops.loading import Loaded, load_model
+from runner.ops.versions import LiveVersions
 
 LOOK_EVERY_S: Final = 1.0
 
@@ -48,8 +49,9 @@ def run(context: JobContext[ViewJob]) -> dict[str, Any]:
 def _serve(context: JobContext[ViewJob], model: Loaded, stack: ExitStack) -> EndReason:
     job, dataset = context.job, model.dataset
     inputs = context.inputs
-    shown = ShownModel(model.scene, lambda: load_model(job, inputs).scene)
     assert inputs.source is not None and inputs.checkpoint is not None
+    name = str(model.checkpoint)
+    shown = ShownModel(model.scene, lambda: load_model(job, inputs).scene, name)
     end = serve(
         shown,
         host=job.viewer_host,

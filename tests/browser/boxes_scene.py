@@ -5,7 +5,7 @@ paints the tower another colour, step by step, as adaptation to a changed buildi
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -17,7 +17,7 @@ from nerfcore.data.records import ImageSet, SceneFrame
 from nerfcore.geometry.aiming import looking_at
 from nerfcore.geometry.camera import Camera, Rendered
 from nerfcore.geometry.geodesy import GeoPoint
-from nerfcore.viewer import AdaptChoice, ExpertLayout, PhotoGroup, RenderOptions
+from nerfcore.viewer import AdaptChoice, ExpertLayout, PhotoGroup, PreparationLike, RenderOptions
 from nerfcore.viewer.colours import Show, depth_colours, opacity_greys, to_bytes
 from nerfcore.viewer.options import AS_IT_IS
 
@@ -165,19 +165,31 @@ class BoxesAdapter:
 
     Args:
         scene: changed in place.
-        diverge_at, raise_at: the step that goes wrong, None = none.
+        diverge_at, raise_at, flat_at: the step that goes wrong, None = none.
     """
 
     def __init__(
-        self, scene: BoxesScene, diverge_at: int | None = None, raise_at: int | None = None
+        self,
+        scene: BoxesScene,
+        diverge_at: int | None = None,
+        raise_at: int | None = None,
+        flat_at: int | None = None,
     ) -> None:
         self._scene = scene
         self._before = scene.tower_rgb.copy()
-        self._diverge_at, self._raise_at = diverge_at, raise_at
+        self._diverge_at, self._raise_at, self._flat_at = diverge_at, raise_at, flat_at
         self._steps = 0
 
-    def prepare(self, asked: Callable[[], bool]) -> None:
-        assert not asked()
+    def retune(self, choice: AdaptChoice) -> bool:
+        return False
+
+    def prepare(self, preparation: PreparationLike) -> None:
+        with preparation.model() as asked:
+            assert not asked()
+
+    def divergence(self) -> str | None:
+        is_flat = self._flat_at is not None and self._steps >= self._flat_at
+        return "all of one flat colour" if is_flat else None
 
     def step(self) -> BoxesStep:
         with self._scene.in_use():
@@ -208,7 +220,7 @@ class BoxesAdapting:
         self.batches = ("batch_0001", "batch_0002")
         self.choice = AdaptChoice("batch_0001")
 
-    def make(self, choice: AdaptChoice) -> BoxesAdapter:
+    def make(self, choice: AdaptChoice, steps: int) -> BoxesAdapter:
         self.made.append(choice)
         return BoxesAdapter(self._scene, **self._faults)
 
@@ -227,6 +239,7 @@ class BoxesVersions:
         self.latest: str | None = "step100"
         self.fault: Exception | None = None
         self.saved: list[tuple[Path, int]] = []
+        self.saved_batches: list[str] = []
 
     def names(self) -> list[str]:
         return [*self.COLOURS, *(path.name for path, _ in self.saved)]
@@ -244,10 +257,11 @@ class BoxesVersions:
 
         return show
 
-    def save(self, path: Path, steps: int) -> None:
+    def save(self, path: Path, steps: int, batches: Sequence[str]) -> None:
         self._raise_fault()
         path.mkdir()
         self.saved.append((path, steps))
+        self.saved_batches = list(batches)
 
     def _raise_fault(self) -> None:
         if self.fault is not None:

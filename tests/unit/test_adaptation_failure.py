@@ -11,7 +11,7 @@ import torch
 from engine_scenes import tiny_scene
 
 from nerfcore.adaptation import Adapter, AdaptSettings
-from nerfcore.adaptation.adapter import MOST_LOST_DB
+from nerfcore.adaptation.divergence import MOST_LOST_DB
 from nerfcore.data.images import ImageStore
 from nerfcore.data.records import ImageSet
 from nerfcore.errors import NonFiniteError

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from nerfcore.data.records import SceneFrame
-from nerfcore.errors import PortInUseError, SettingsError
+from nerfcore.errors import NerfcoreError, PortInUseError, SettingsError
 from nerfcore.geometry.camera import Camera, Rendered
 from nerfcore.geometry.geodesy import GeoPoint
 from nerfcore.viewer.address import check_free, page_url
@@ -298,8 +298,19 @@ class TestLimits:
 
 class TestSaving:
     def test_each_checkpoint_gets_a_name_of_its_own(self, tmp_path):
-        saver = CheckpointSaver(tmp_path / "checkpoints", lambda p: p.mkdir(), Turns(), lambda: 16)
+        folder = tmp_path / "checkpoints"
+        saver = CheckpointSaver(folder, lambda p: p.mkdir(), Turns(), lambda: 16, lambda: None)
         assert [saver().name for _ in range(3)] == ["adapted16", "adapted16-2", "adapted16-3"]
+
+    def test_what_is_judged_unfit_is_not_saved(self, tmp_path):
+        def refuse():
+            raise NerfcoreError("it diverged")
+
+        folder = tmp_path / "checkpoints"
+        saver = CheckpointSaver(folder, lambda p: p.mkdir(), Turns(), lambda: 16, refuse)
+        with pytest.raises(NerfcoreError, match="it diverged"):
+            saver()
+        assert not folder.exists()
 
     def test_a_failed_save_frees_the_model(self, tmp_path):
         turns = Turns()
@@ -307,7 +318,7 @@ class TestSaving:
         def fail(_):
             raise OSError(28, "No space left on device")
 
-        saver = CheckpointSaver(tmp_path / "checkpoints", fail, turns, lambda: 0)
+        saver = CheckpointSaver(tmp_path / "checkpoints", fail, turns, lambda: 0, lambda: None)
         with pytest.raises(OSError, match="No space left") as caught:
             saver()
         assert str(tmp_path / "checkpoints" / "adapted0") in str(caught.value)

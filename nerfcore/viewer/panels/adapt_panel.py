@@ -116,7 +116,7 @@ class AdaptPanel:
 
     def _enable(self, state: AdaptState, is_adapted: bool) -> None:
         is_missing, is_idle = self._adaptation is None, state is AdaptState.IDLE
-        is_under_way = state in (AdaptState.LOADING, AdaptState.RUNNING, AdaptState.PAUSED)
+        is_under_way = not is_idle and state is not AdaptState.STOPPING
         self._start.disabled = self._step.disabled = is_missing or not is_idle
         self._stop.disabled = is_missing or not is_under_way
         self._pause.disabled = is_missing or state not in (AdaptState.RUNNING, AdaptState.PAUSED)
@@ -167,10 +167,13 @@ class _Choices:
 def describe_status(status: AdaptStatus) -> str:
     """Return the status of live adaptation in two lines, Markdown: the buttons below stay."""
     state, last = f"**{status.state.value}**", status.last
+    if status.looked is not None:
+        done, total = status.looked
+        return f"{state}  \n{done} of {total}, where they disagree with the model"
     if last is None:
         return f"{state}  \n{NO_STEP}"
     pace = f"{last.seconds / max(1, last.step):.2f} s a step"
-    return f"{state} · step {last.step}  \nloss {last.loss:.4g}, PSNR {last.psnr:.1f} dB, {pace}"
+    return f"{state} · step {status.steps}  \nloss {last.loss:.4g}, PSNR {last.psnr:.1f} dB, {pace}"
 
 
 def _rate(gui: viser.GuiApi, label: str, value: float) -> viser.GuiInputHandle[float]:
