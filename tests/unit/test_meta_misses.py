@@ -1,5 +1,7 @@
 """Second-order meta-learning where a support or a query places no sample in the expert."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -43,7 +45,7 @@ class Tasks:
         return self._left.pop(0)
 
 
-def two_experts(**model: object) -> SceneModel:
+def two_experts(**model: Any) -> SceneModel:
     """Two experts beside each other on axis 2."""
     return tiny_scene(1, 2, table_scale=3e3, **model)
 
