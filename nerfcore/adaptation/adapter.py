@@ -147,8 +147,10 @@ class Adapter:
 
     @property
     def snapshot_bytes(self) -> int:
-        """What the parameters of a snapshot taken now would hold."""
-        return self.scene.architecture.bytes() * len(self._changed())
+        """What a snapshot taken now would hold."""
+        scene = self.scene
+        held = [*scene.background.values(), *self._initial_cells]
+        return scene.architecture.bytes() * len(self._changed()) + sum(one.nbytes for one in held)
 
     def snapshot(self) -> Snapshot:
         """Keep the model as it is now, to be shown when later steps have changed it."""

@@ -36,8 +36,10 @@ class Snapshot:
 
     @property
     def bytes(self) -> int:
-        """What the experts' copies hold."""
-        return sum(value.nbytes for own in self.changed.values() for value in own.values())
+        """What it holds."""
+        copies = [*self.changed.values(), self.background]
+        parameters = sum(value.nbytes for own in copies for value in own.values())
+        return parameters + sum(cells.nbytes for cells in self.cells)
 
 
 def snapshot_of(scene: SceneModel, changed: Sequence[int]) -> Snapshot:
