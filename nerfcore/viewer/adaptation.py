@@ -201,7 +201,7 @@ class Adaptation:
         self._tell()
 
     def require_sound(self) -> None:
-        """Refuse a shown model that adaptation made diverge, and put it back; has the model.
+        """Refuse to save what adaptation made diverge, and put it back; has the model.
 
         Raises:
             AdaptationFailedError: it had diverged.
@@ -217,7 +217,7 @@ class Adaptation:
             with self._changed:
                 self._status = replace(self._status, problem=reason_of(error))
             self._tell()
-            raise
+            raise AdaptationFailedError(f"nothing was saved, {reason_of(error)}") from error
 
     def close(self, timeout_s: float) -> bool:
         """Stop and wait for the thread; False when its step takes longer than that."""

@@ -148,14 +148,6 @@ class ClientView:
         elif shown is not None:
             self._show(shown)
 
-    def change_options(self, **changes: Any) -> None:
-        """Change how it is rendered.
-
-        Args:
-            changes: fields of `RenderOptions`.
-        """
-        self.change_look(options=replace(self._look.options, **changes))
-
     def fly_to(self, eye: ArrayLike, target: ArrayLike, fov_rad: float | None = None) -> None:
         """Move the client's camera.
 
@@ -164,13 +156,23 @@ class ClientView:
             fov_rad: vertical field of view; None = as it is.
         """
 
-        async def lead() -> None:  # on the loop no word of the page can undo half of it
+        def lead() -> None:
             camera = self.client.camera
+            camera.position = page_from_world(eye)
+            camera.look_at = page_from_world(target)
+            if fov_rad is not None:
+                camera.fov = fov_rad
+
+        self._lead(lead)
+
+    def zoom(self, fov_rad: float) -> None:
+        """Give the client's camera another vertical field of view, where it is."""
+        self._lead(lambda: setattr(self.client.camera, "fov", fov_rad))
+
+    def _lead(self, write: Callable[[], None]) -> None:
+        async def lead() -> None:  # on the loop no word of the page can undo half of it
             with self.client.atomic():
-                camera.position = page_from_world(eye)
-                camera.look_at = page_from_world(target)
-                if fov_rad is not None:
-                    camera.fov = fov_rad
+                write()
 
         asyncio.run_coroutine_threadsafe(lead(), self._loop).result(LED_WITHIN_S)
         self.client.flush()
@@ -233,6 +235,7 @@ class ClientView:
         view = describe_view(camera, self.site.frame, look.show.value)
         if look.show is Show.DEPTH:
             view["depth_max_m"] = self.site.depth_max_m
+            view["depth_map"] = look.depth_map.value
         return save_screenshot(folder, picture, view)
 
     def say(self, title: str, body: str, colour: str = "red") -> None:
@@ -390,9 +393,3 @@ class ClientView:
                 jpeg_quality=FINAL_JPEG_QUALITY if picture.is_final else ROUGH_JPEG_QUALITY,
             )
         self.client.flush()
-
-
-def describe_picture(picture: Picture) -> str:
-    """Return a line about a picture: its size, its time, whether a finer one follows."""
-    size = f"{picture.camera.width_px} x {picture.camera.height_px}"
-    return f"{size} px, {picture.busy_s:.2f} s{'' if picture.is_final else ', refining …'}"

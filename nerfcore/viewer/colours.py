@@ -1,7 +1,7 @@
 """Owns how a render becomes the picture on the page, and the legends of its colours.
 
-Depth is metres along the ray on one fixed scale a visit (turbo, 0 m to `depth_max_m`), so that
-colours of two views can be compared. Pixels without depth (opacity below one half) are dark grey.
+Depth is metres along the ray on one fixed scale a visit (0 m to `depth_max_m`), so that colours of
+two views can be compared. Pixels without depth (opacity below one half) are dark grey.
 """
 
 import math
@@ -17,16 +17,35 @@ from nerfcore.geometry.camera import Rendered
 ROUND_FACTORS: Final = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
 NO_DEPTH_RGB: Final = (40, 40, 40)
 LARGEST_CHANGE: Final = 0.5
-TURBO: Final[NDArray[np.uint8]] = np.array(
-    cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], cv2.COLORMAP_TURBO)[:, 0, ::-1],
-    np.uint8,
-)
+_LEVELS: Final = np.arange(256, dtype=np.uint8)[:, None]
+
+
+def _table_of(colour_map: int) -> NDArray[np.uint8]:
+    return np.array(cv2.applyColorMap(_LEVELS, colour_map)[:, 0, ::-1], np.uint8)
+
+
+class DepthMap(StrEnum):
+    """Colours of depth; near to far."""
+
+    TURBO = "Turbo"
+    VIRIDIS = "Viridis"
+    MAGMA = "Magma"
+    GREY = "Grey"
+
+
+TURBO: Final[NDArray[np.uint8]] = _table_of(cv2.COLORMAP_TURBO)
+DEPTH_TABLES: Final[dict[DepthMap, NDArray[np.uint8]]] = {
+    DepthMap.TURBO: TURBO,
+    DepthMap.VIRIDIS: _table_of(cv2.COLORMAP_VIRIDIS),
+    DepthMap.MAGMA: _table_of(cv2.COLORMAP_MAGMA),
+    DepthMap.GREY: np.repeat(255 - _LEVELS, 3, axis=1),
+}
 # Tableau's ten, in an order in which neighbours differ most.
 EXPERT_RGBS: Final[NDArray[np.uint8]] = np.array(
     [[78, 121, 167], [242, 142, 43], [89, 161, 79], [225, 87, 89], [176, 122, 161], [237, 201, 72],
      [118, 183, 178], [255, 157, 167], [156, 117, 95], [186, 176, 172]], np.uint8
 )  # fmt: skip
-for _table in (TURBO, EXPERT_RGBS):
+for _table in (*DEPTH_TABLES.values(), EXPERT_RGBS):
     _table.setflags(write=False)
 
 
@@ -54,10 +73,13 @@ def tone(rgb: NDArray[np.floating], exposure_stops: float, gamma: float) -> NDAr
     return to_bytes(brighter ** np.float32(1.0 / gamma))
 
 
-def depth_colours(depth_m: NDArray[np.float32], depth_max_m: float) -> NDArray[np.uint8]:
+def depth_colours(
+    depth_m: NDArray[np.float32], depth_max_m: float, colour_map: DepthMap = DepthMap.TURBO
+) -> NDArray[np.uint8]:
     """Return depths [H, W] in m as colours; farther ones than the scale's end get its last."""
     is_known = np.isfinite(depth_m)
-    picture = TURBO[to_bytes(np.where(is_known, depth_m, 0.0) / np.float32(depth_max_m))]
+    table = DEPTH_TABLES[colour_map]
+    picture = table[to_bytes(np.where(is_known, depth_m, 0.0) / np.float32(depth_max_m))]
     picture[~is_known] = NO_DEPTH_RGB
     return picture
 

@@ -2,7 +2,14 @@
 
 from typing import Final, assert_never
 
-from nerfcore.viewer.colours import EXPERT_RGBS, LARGEST_CHANGE, NO_DEPTH_RGB, TURBO, Show
+from nerfcore.viewer.colours import (
+    DEPTH_TABLES,
+    EXPERT_RGBS,
+    LARGEST_CHANGE,
+    NO_DEPTH_RGB,
+    DepthMap,
+    Show,
+)
 
 _FRAME: Final = '<div style="padding:0.2em 0.8em 0.6em;font-size:0.8em">{}</div>'
 _BAR: Final = (
@@ -15,13 +22,17 @@ _SWATCH: Final = (
 )
 
 
-def legend_html(show: Show, depth_max_m: float, expert_count: int) -> str:
+def legend_html(
+    show: Show, depth_max_m: float, expert_count: int, depth_map: DepthMap = DepthMap.TURBO
+) -> str:
     """Return the legend of what is shown; empty where none is needed."""
     match show:
         case Show.RGB | Show.OPACITY:
             return ""
         case Show.DEPTH:
-            return _FRAME.format(_depth_bar(depth_max_m) + _swatch(NO_DEPTH_RGB, "nothing hit"))
+            return _FRAME.format(
+                _depth_bar(depth_max_m, depth_map) + _swatch(NO_DEPTH_RGB, "nothing hit")
+            )
         case Show.EXPERTS:
             marks = (
                 _swatch(EXPERT_RGBS[k % len(EXPERT_RGBS)].tolist(), str(k))
@@ -38,10 +49,11 @@ def legend_html(show: Show, depth_max_m: float, expert_count: int) -> str:
             assert_never(show)
 
 
-def _depth_bar(depth_max_m: float) -> str:
+def _depth_bar(depth_max_m: float, depth_map: DepthMap) -> str:
+    table = DEPTH_TABLES[depth_map]
     stops = ", ".join(
         f"rgb({r},{g},{b}) {100 * index / 255:.0f}%"
-        for index, (r, g, b) in ((i, TURBO[i].tolist()) for i in range(0, 256, 15))
+        for index, (r, g, b) in ((i, table[i].tolist()) for i in range(0, 256, 15))
     )
     marks = "".join(f"<span>{depth_max_m * part / 4:g} m</span>" for part in range(5))
     return _BAR.format(stops, marks)

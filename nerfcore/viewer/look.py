@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from nerfcore.geometry.camera import Camera
-from nerfcore.viewer.colours import Show
+from nerfcore.viewer.colours import DepthMap, Show
 from nerfcore.viewer.options import RenderOptions
 
 
@@ -23,6 +23,7 @@ class Look:
 
     Attributes:
         show: colour, depth, opacity, experts or change.
+        depth_map: colours of depth.
         exposure_stops, gamma: of the colours.
         options: of the render.
         moving_samples: most samples a ray while the picture is not at full size; None = as still.
@@ -32,6 +33,7 @@ class Look:
     """
 
     show: Show = Show.RGB
+    depth_map: DepthMap = DepthMap.TURBO
     exposure_stops: float = 0.0
     gamma: float = 1.0
     options: RenderOptions = field(default_factory=RenderOptions)

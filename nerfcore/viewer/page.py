@@ -16,7 +16,7 @@ import numpy as np
 import viser
 
 from nerfcore.geometry.camera import Camera
-from nerfcore.viewer.adaptation import Adaptation, AdaptStatus
+from nerfcore.viewer.adaptation import Adaptation, AdaptState, AdaptStatus
 from nerfcore.viewer.address import check_free, port_taken
 from nerfcore.viewer.client_view import ClientView
 from nerfcore.viewer.colours import nice_ceiling
@@ -119,7 +119,7 @@ class Page:
             raise port_taken(settings.host, settings.port)
         self._door.note_port(self.port)
         self._dress_page()
-        self._shown_steps = 0
+        self._shown_steps = self._mapped_steps = 0
         self._adaptation = self._make_adaptation()
         self._versioning = self._make_versioning()
         self._add_shared_panels()
@@ -139,6 +139,11 @@ class Page:
                 self._empty_since = time.monotonic()
                 return 0.0
             return time.monotonic() - self._empty_since
+
+    def stop_endless_work(self) -> None:
+        """Stop what would go on without end although nobody is there."""
+        if self._adaptation is not None:
+            self._adaptation.stop_endless()
 
     def say(self, title: str, body: str, colour: str = "red") -> None:
         """Show a message to every client."""
@@ -283,6 +288,9 @@ class Page:
 
     def _show_adaptation(self, status: AdaptStatus) -> None:
         self._adapt_panel.show(status)
+        if status.state is AdaptState.IDLE and status.steps != self._mapped_steps:
+            self._mapped_steps = status.steps
+            self._map.refresh()
         if status.steps == self._shown_steps:
             return
         self._shown_steps = status.steps

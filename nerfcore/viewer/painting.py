@@ -65,7 +65,8 @@ class Painter:
     ) -> NDArray[np.uint8]:
         match look.show:
             case Show.DEPTH:
-                return colours.depth_colours(rendered.depth_m, self._site.depth_max_m)
+                depth_max_m = self._site.depth_max_m
+                return colours.depth_colours(rendered.depth_m, depth_max_m, look.depth_map)
             case Show.OPACITY:
                 return colours.opacity_greys(rendered.opacity)
             case Show.EXPERTS:

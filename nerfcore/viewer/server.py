@@ -16,6 +16,8 @@ from nerfcore.viewer.poses import overview_camera
 from nerfcore.viewer.protocols import AdaptingLike, SceneLike, VersionsLike
 
 WATCH_EVERY_S: Final = 0.1
+ABSENCE_S: Final = 20.0
+"""Who reloads the page or loses the network for less has not left."""
 LARGEST_PICTURE_PX: Final = 1024
 
 
@@ -119,6 +121,9 @@ def _watch(page: Page, idle_timeout_s: float, should_stop: Callable[[], bool]) -
             give_freed_memory_back()
         if should_stop():
             return EndReason.STOPPED
-        if page.empty_s() >= idle_timeout_s:
+        empty_s = page.empty_s()
+        if empty_s >= idle_timeout_s:
             return EndReason.IDLE
+        if empty_s >= ABSENCE_S:
+            page.stop_endless_work()
     return EndReason.BUTTON

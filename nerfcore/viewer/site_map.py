@@ -50,13 +50,16 @@ class SiteMap:
         self._plain = self._with_cameras(np.full((MAP_PX, MAP_PX, 3), EMPTY_RGB, np.uint8))
         self._is_closed = threading.Event()
         self._thread: threading.Thread | None = None
+        self._is_wanted = self._is_drawing = False
         self._lock = threading.Lock()
 
     def refresh(self) -> None:
         """Draw the background anew, because the model is another; returns at once."""
         with self._lock:
-            if self._thread is not None and self._thread.is_alive():
+            self._is_wanted = True
+            if self._is_drawing:
                 return
+            self._is_drawing = True
             self._thread = threading.Thread(target=self._draw, name="site-map", daemon=True)
             self._thread.start()
 
@@ -88,6 +91,16 @@ class SiteMap:
         return 0.5 * MAP_PX * (1.0 + offsets)
 
     def _draw(self) -> None:
+        """Draw until nobody has wanted it since: what was under way may show the model before."""
+        while True:
+            with self._lock:
+                if not self._is_wanted or self._is_closed.is_set():
+                    self._is_drawing = False
+                    return
+                self._is_wanted = False
+            self._draw_once()
+
+    def _draw_once(self) -> None:
         """Render the site from above, from so far that walls hardly show."""
         height = HEIGHT_FACTOR * self._half
         bottom = self._scene.experts.aabb[1, 0]

@@ -177,7 +177,7 @@ class BoxesAdapter:
     ) -> None:
         self._scene = scene
         self._before = scene.tower_rgb.copy()
-        self._diverge_at, self._raise_at, self._flat_at = diverge_at, raise_at, flat_at
+        self._diverge_at, self._raise_at, self.flat_at = diverge_at, raise_at, flat_at
         self._steps = 0
 
     def retune(self, choice: AdaptChoice) -> bool:
@@ -188,7 +188,7 @@ class BoxesAdapter:
             assert not asked()
 
     def divergence(self) -> str | None:
-        is_flat = self._flat_at is not None and self._steps >= self._flat_at
+        is_flat = self.flat_at is not None and self._steps >= self.flat_at
         return "all of one flat colour" if is_flat else None
 
     def step(self) -> BoxesStep:
@@ -217,12 +217,14 @@ class BoxesAdapting:
         self._scene = scene
         self._faults = faults
         self.made: list[AdaptChoice] = []
+        self.last: BoxesAdapter | None = None
         self.batches = ("batch_0001", "batch_0002")
         self.choice = AdaptChoice("batch_0001")
 
     def make(self, choice: AdaptChoice, steps: int) -> BoxesAdapter:
         self.made.append(choice)
-        return BoxesAdapter(self._scene, **self._faults)
+        self.last = BoxesAdapter(self._scene, **self._faults)
+        return self.last
 
     def put_back(self) -> None:
         self._scene.tower_rgb = TOWER_RGB.copy()

@@ -61,7 +61,6 @@ def test_the_view_s_buttons_stay_between_ground_sky_and_legend(page):
 
 
 def test_the_buttons_of_adaptation_stay_while_it_runs(page):
-    """Plots come below everything that is clicked."""
     tab(page, "Adapt")
     page.locator("p:visible", has_text="no step taken yet").wait_for(timeout=10_000)
     before = tops(page, ADAPT_BUTTONS)

@@ -1,5 +1,6 @@
 """The page's controls over the wire: limits by name, what hides the scene, the newest setting."""
 
+import math
 import threading
 import time
 
@@ -7,9 +8,10 @@ import pytest
 from boxes_scene import BoxesScene, boxes_photographs
 from running_viewer import running_viewer, until
 from wire import WireClient, difference
-from wire_views import front_view, truth
+from wire_views import DEPTH_MAX_M, front_view, truth
 
 from nerfcore.viewer import photographs
+from nerfcore.viewer.colours import DepthMap, Show, depth_colours
 
 pytestmark = pytest.mark.filterwarnings("ignore:Queued a .* on a closed connection")
 
@@ -35,6 +37,43 @@ def test_a_value_beyond_its_limits_is_refused_by_name(viewer, client, control, v
                     updates={"value": True})  # fmt: skip
         said = "Rays a step 1000000000000: must be 16 to 262144"
     client.wait_for_note(said)
+
+
+def test_zoom_leads_the_camera_and_follows_it(viewer, client):
+    """Given the slider, the page's camera gets its angle; given a camera, the slider gets its."""
+    client.look(front_view(viewer))
+    client.wait_for_control("Zoom (°)")
+    client.set_control("Zoom (°)", 25.0)
+    led: list[float] = []
+
+    def is_led() -> bool:
+        led.extend(m["fov"] for m in client.messages(5.0) if m["type"] == "SetCameraFovMessage")
+        return bool(led)
+
+    until(is_led, "the camera was led")
+    assert led == [pytest.approx(math.radians(25.0))]
+    client.look(front_view(viewer), fov=math.radians(70.0))
+    slider, shown = client.controls["Zoom (°)"], []
+
+    def is_shown() -> bool:
+        told = [m for m in client.messages(5.0) if m["type"] == "GuiUpdateMessage"]
+        shown.extend(m["updates"].get("value") for m in told if m["uuid"] == slider)
+        return 70.0 in shown
+
+    until(is_shown, "the slider shows the camera's angle")
+
+
+def test_depth_is_shown_in_the_chosen_colours(viewer, client):
+    camera = front_view(viewer)
+    client.look(camera)
+    client.wait_for_control("Depth colours")
+    client.set_control("Show", "Depth")
+    client.wait_for_picture(truth(viewer, camera, Show.DEPTH))
+    client.set_control("Depth colours", "Grey")
+    depth_m = viewer.scene.copy().seen_by(camera).depth_m
+    client.wait_for_picture(depth_colours(depth_m, DEPTH_MAX_M, DepthMap.GREY))
+    client.set_control("Depth colours", "Rainbow")
+    client.wait_for_note("Depth colours 'Rainbow': must be one of Turbo, Viridis")
 
 
 def test_what_hides_the_scene_is_named(viewer, client):

@@ -12,8 +12,9 @@ from wire import WireClient
 from wire_views import DEPTH_MAX_M, front_view, side_view, tower_colour, truth
 
 from nerfcore.errors import PortInUseError, SettingsError
-from nerfcore.viewer import EndReason, ViewEnd, serve
+from nerfcore.viewer import EndReason, ViewEnd, serve, server
 from nerfcore.viewer.colours import Show
+from nerfcore.viewer.site_map import SiteMap
 
 # A picture may be on its way when its client leaves: harmless, and said once by the page library.
 pytestmark = pytest.mark.filterwarnings("ignore:Queued a .* on a closed connection")
@@ -60,6 +61,67 @@ class TestLiveAdaptation:
             client.wait_for_note("Another version is shown")
             self._until_tower(client, lambda rgb: rgb[1] > 120 > rgb[0])
             assert sum("Training not followed" in note for note in client.notes) == 1
+
+    def test_the_map_is_drawn_anew_when_a_run_has_ended(self, viewer, client, monkeypatch):
+        drawn = []
+        draw = SiteMap._draw_once
+        monkeypatch.setattr(
+            SiteMap, "_draw_once",
+            lambda site_map: (drawn.append(viewer.scene.tower_rgb[2]), draw(site_map)),
+        )  # fmt: skip
+        client.look(front_view(viewer))
+        client.wait_for_control("Single step")
+        until(lambda: drawn, "the first map")
+        client.set_control("Single step", True)
+        until(lambda: drawn[-1] > 0.15, "a map of the adapted model")
+        client.set_control("Reset adaptation", True)
+        until(lambda: drawn[-1] < 0.15, "a map of the model as it was")
+
+    def test_a_run_without_an_end_stops_when_everybody_has_left(self, viewer, monkeypatch):
+        monkeypatch.setattr(server, "ABSENCE_S", 0.3)
+        with WireClient(viewer.port) as client:
+            client.look(front_view(viewer))
+            client.picture()
+            client.wait_for_control("Start adaptation")
+            client.set_control("Start adaptation", True)
+            until(self._adapts, "the run goes on")
+            time.sleep(2 * server.ABSENCE_S)
+            assert self._adapts(), "somebody is looking"
+        until(lambda: not self._adapts(), "the run stopped")
+        assert not viewer.end, "the viewer itself waits for others"
+
+    @staticmethod
+    def _adapts():
+        return any(thread.name == "live-adaptation" for thread in threading.enumerate())
+
+    def test_a_diverged_model_is_not_saved(self, tmp_path):
+        """Given a run that Save finds diverged, the page says so and no version is written."""
+        scene = BoxesScene()
+        versions = BoxesVersions(scene)
+        adapting = BoxesAdapting(scene, flat_at=4)
+        with (
+            running_viewer(tmp_path, scene=scene, adapting=adapting, versions=versions) as viewer,
+            WireClient(viewer.port) as client,
+        ):
+            client.look(front_view(viewer))
+            client.wait_for_control("Save checkpoint")
+            client.set_control("Steps", 3)
+            client.set_control("Start adaptation", True)
+            until(lambda: abs(scene.tower_rgb[2] - (0.9 - 0.8 * 0.9**3)) < 1e-9, "three steps")
+            start = client.controls["Start adaptation"]
+            until(lambda: client.messages(5.0) and not client.disabled[start], "the run ended")
+            adapting.last.flat_at = 3
+            client.set_control("Save checkpoint", True)
+            assert "all of one flat colour" in client.wait_for_note("Checkpoint not saved")
+            assert not versions.saved
+            client.wait_for_picture(truth(viewer, front_view(viewer)))
+            np.testing.assert_array_equal(scene.tower_rgb, BoxesScene().tower_rgb)
+            client.set_control("Single step", True)
+            until(lambda: abs(scene.tower_rgb[2] - 0.18) < 1e-9, "one step")
+            until(lambda: client.messages(5.0) and not client.disabled[start], "the run ended")
+            client.set_control("Save checkpoint", True)
+            client.wait_for_note("Checkpoint saved")
+            assert versions.saved_batches == ["batch_0001"]
 
     def test_a_single_step(self, viewer, client):
         client.look(front_view(viewer))

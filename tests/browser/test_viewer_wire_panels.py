@@ -89,6 +89,10 @@ def test_the_camera_one_is_in_is_not_drawn(tmp_path):
         for is_shown in (False, True):  # and not when they are drawn from inside it
             client.set_control("Show cameras", is_shown)
         wait_for(client, "SetSceneNodeVisibilityMessage", own, visible=False)
+        client.look(groups[0].camera(0))
+        client.picture()
+        client.look(front_view(viewer))  # and from elsewhere it is
+        wait_for(client, "SetSceneNodeVisibilityMessage", own, visible=True)
 
 
 def wait_for(client: WireClient, kind: str, name: str, **said: Any) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from nerfcore.viewer.colours import (
     EXPERT_RGBS,
     NO_DEPTH_RGB,
     TURBO,
+    DepthMap,
     Show,
     change_colours,
     depth_colours,
@@ -70,6 +71,19 @@ class TestColours:
     def test_depth_has_one_fixed_scale(self, depth_m, index):
         picture = depth_colours(make_rendered(depth_m=depth_m).depth_m, 200.0)
         assert picture[0, 0].tolist() == TURBO[index].tolist()
+
+    @pytest.mark.parametrize("colour_map", list(DepthMap))
+    def test_depth_colours_and_their_legend_go_together(self, colour_map):
+        ends = [
+            tuple(depth_colours(make_rendered(depth_m=depth_m).depth_m, 300.0, colour_map)[0, 0])
+            for depth_m in (0.0, 300.0)
+        ]
+        legend = legend_html(Show.DEPTH, 300.0, 4, colour_map)
+        for (r, g, b), share in zip(ends, (0, 100), strict=True):
+            assert f"rgb({r},{g},{b}) {share}%" in legend
+        assert (
+            ends[0] != ends[1] and "<span>0 m</span>" in legend and "<span>300 m</span>" in legend
+        )
 
     def test_no_depth_is_grey(self):
         picture = depth_colours(make_rendered(depth_m=np.nan).depth_m, 200.0)

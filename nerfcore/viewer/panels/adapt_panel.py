@@ -18,6 +18,8 @@ from nerfcore.viewer.reasons import guarded
 STATUS_EVERY_S: Final = 0.25
 PLOT_EVERY_S: Final = 0.6
 PLOT_POINTS: Final = 400
+PLOT_HEIGHT_PX: Final = 105
+NOTHING_PLOTTED: Final = (np.array([0.0, 1.0]), np.array([np.nan, np.nan]))
 IDLE: Final = AdaptStatus(AdaptState.IDLE, None, None)
 MOST_STEPS: Final = 1_000_000
 FEWEST_RAYS: Final = 16
@@ -60,9 +62,10 @@ class AdaptPanel:
         self._step = gui.add_button("Single step", icon=viser.Icon.PLAYER_TRACK_NEXT)
         self._stop = gui.add_button("Stop adaptation", icon=viser.Icon.PLAYER_STOP)
         self._reset = gui.add_button("Reset adaptation", icon=viser.Icon.ARROW_BACK_UP)
+        # In sight while rates are chosen, and there from the start: what is clicked must not move.
+        self._psnr, self._loss = _plot(gui, "PSNR (dB)"), _plot(gui, "Loss")
         self._choices = None if adapting is None else _Choices(gui, adapting)
         self._problem = gui.add_markdown("", order=LAST)
-        self._loss, self._psnr = _plot(gui, "Loss"), _plot(gui, "PSNR (dB)")
         self._enable(AdaptState.IDLE, is_adapted=False)
         if adaptation is None or self._choices is None:
             return
@@ -110,9 +113,8 @@ class AdaptPanel:
         chosen = records[::stride]
         steps = np.array([record.step for record in chosen], np.float64)
         for plot, name in ((self._loss, "loss"), (self._psnr, "psnr")):
-            plot.visible = len(chosen) > 1
-            if len(chosen) > 1:
-                plot.data = (steps, np.array([getattr(r, name) for r in chosen], np.float64))
+            values = np.array([getattr(record, name) for record in chosen], np.float64)
+            plot.data = (steps, values) if len(chosen) > 1 else NOTHING_PLOTTED
 
     def _enable(self, state: AdaptState, is_adapted: bool) -> None:
         is_missing, is_idle = self._adaptation is None, state is AdaptState.IDLE
@@ -169,7 +171,8 @@ def describe_status(status: AdaptStatus) -> str:
     state, last = f"**{status.state.value}**", status.last
     if status.looked is not None:
         done, total = status.looked
-        return f"{state}  \n{done} of {total}, where they disagree with the model"
+        what = "rendered beside the model" if done < total else "comparing them by ground cell"
+        return f"{state}  \n{done} of {total}, {what}"
     if last is None:
         return f"{state}  \n{NO_STEP}"
     pace = f"{last.seconds / max(1, last.step):.2f} s a step"
@@ -181,9 +184,8 @@ def _rate(gui: viser.GuiApi, label: str, value: float) -> viser.GuiInputHandle[f
 
 
 def _plot(gui: viser.GuiApi, name: str) -> viser.GuiUplotHandle:
-    start = (np.array([0.0, 1.0]), np.array([0.0, 0.0]))
     series = (uplot.Series(label="step"), uplot.Series(label=name, stroke="#4c9bff", width=2))
     return gui.add_uplot(
-        start, series, title=name, scales={"x": uplot.Scale(time=False)}, height=140,
-        legend=uplot.Legend(show=False), visible=False, order=LAST,
+        NOTHING_PLOTTED, series, title=name, scales={"x": uplot.Scale(time=False)},
+        height=PLOT_HEIGHT_PX, legend=uplot.Legend(show=False),
     )  # fmt: skip

@@ -12,6 +12,7 @@ from nerfcore.viewer.look import Compare
 from nerfcore.viewer.photographs import PhotoGroup
 from nerfcore.viewer.places import heading_of
 from nerfcore.viewer.poses import ground_target, page_from_camera
+from nerfcore.viewer.queue import Picture
 from nerfcore.viewer.reasons import guarded
 from nerfcore.viewer.site_map import FIRST_RGB, LATER_RGB
 
@@ -33,6 +34,7 @@ class PhotoPanel:
         self._lock = threading.Lock()
         self._nodes: dict[tuple[str, int], viser.CameraFrustumHandle] = {}
         self._inside: tuple[str, int] | None = None
+        self._has_arrived = False
         gui, groups = view.client.gui, view.site.shelf.groups
         if not groups:
             gui.add_markdown("This viewer was given no photographs.")
@@ -64,6 +66,7 @@ class PhotoPanel:
         self._share.on_update(lambda _: self._act("Compare", self._change_compare))
         self._changes.on_update(lambda _: self._act("Change shows", self._change_group))
         self._describe()
+        view.on_picture.append(self._show_left_camera)
 
     def _act(self, title: str, action) -> None:
         guarded(self._view.say, title, action)
@@ -145,22 +148,40 @@ class PhotoPanel:
             self._view.say("Cameras", f"Every {stride}th of {total} is drawn.", "green")
 
     def _hide_own_camera(self) -> None:
-        """Take the camera that was jumped into out of its own picture, until the next jump."""
+        """Take the camera that was jumped into out of its own picture, until one leaves it."""
         with self._lock:
             for key, is_visible in ((self._inside, True), (self._photograph(), False)):
                 if key in self._nodes:
                     self._nodes[key].visible = is_visible
-            self._inside = self._photograph()
+            self._inside, self._has_arrived = self._photograph(), False
+
+    def _show_left_camera(self, picture: Picture) -> None:
+        """Show the camera that was jumped into again once the view is elsewhere."""
+        with self._lock:
+            if self._inside is None:
+                return
+            name, index = self._inside
+            place = self._view.site.shelf.group(name).camera(index).c2w[:, 3]
+            moved = float(np.linalg.norm(picture.camera.c2w[:, 3] - place))
+            if moved < self._frustum_size():
+                self._has_arrived = True
+            elif self._has_arrived:  # before that, a picture of where one came from
+                if self._inside in self._nodes:
+                    self._nodes[self._inside].visible = True
+                self._inside = None
+
+    def _frustum_size(self) -> float:
+        aabb = self._view.site.experts.aabb
+        return FRUSTUM_SHARE * float((aabb[1] - aabb[0])[1:].max())
 
     def _frustum(self, group: PhotoGroup, index: int) -> viser.CameraFrustumHandle:
         camera = group.camera(index)
         pose = page_from_camera(camera)
-        aabb = self._view.site.experts.aabb
         node = self._view.client.scene.add_camera_frustum(
             f"/cameras/{group.name}/{index}",
             pose.fov_rad,
             camera.width_px / camera.height_px,
-            scale=FRUSTUM_SHARE * float((aabb[1] - aabb[0])[1:].max()),
+            scale=self._frustum_size(),
             thickness=1.5,
             thickness_units="screen",
             color=LATER_RGB if group.is_later else FIRST_RGB,

@@ -346,7 +346,8 @@ class VideoPanel:
                 yield None
                 return
             if what is Show.DEPTH:
-                yield depth_colours(shot.rendered.depth_m, self._view.site.depth_max_m)
+                depth_max_m = self._view.site.depth_max_m
+                yield depth_colours(shot.rendered.depth_m, depth_max_m, look.depth_map)
             else:
                 yield tone(shot.rendered.rgb, look.exposure_stops, look.gamma)
 

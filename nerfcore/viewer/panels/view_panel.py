@@ -1,5 +1,6 @@
-"""Owns the first panel: what is shown, where one is, screenshot, and the way back."""
+"""Owns the first panel: what is shown, where one is, screenshot, zoom, and the way back."""
 
+import math
 import threading
 import time
 from typing import Final
@@ -9,11 +10,13 @@ import viser
 
 from nerfcore.data.records import SceneFrame
 from nerfcore.geometry.aiming import looking_at
-from nerfcore.viewer.client_view import ClientView, describe_picture
-from nerfcore.viewer.colours import Show
+from nerfcore.geometry.camera import Camera
+from nerfcore.viewer.client_view import ClientView
+from nerfcore.viewer.colours import DepthMap, Show
 from nerfcore.viewer.legends import legend_html
+from nerfcore.viewer.limits import one_of, within
 from nerfcore.viewer.places import heading_of, place_text
-from nerfcore.viewer.poses import ground_target
+from nerfcore.viewer.poses import ground_target, page_from_camera
 from nerfcore.viewer.queue import Picture
 from nerfcore.viewer.reasons import guarded
 
@@ -22,6 +25,9 @@ DOLLY: Final = {"Closer": 0.7, "Away": 1.0 / 0.7}
 TURNS: Final = ("Down", "North", "East", "South", "West")
 SIZES: Final = {"as shown": 1.0, "2 x": 2.0}
 STAYED_SHARE: Final = 1e-3  # of the distance: a camera this close to where it was led has stayed
+FOV_DEG: Final = (5.0, 120.0)
+FOV_STEP_DEG: Final = 1.0
+DEPTH_MAPS: Final = tuple(colour_map.value for colour_map in DepthMap)
 SHALLOW: Final = 0.35  # tangent of the angle below the horizon of a view to a compass point
 # The text about the view has four lines at all times: the buttons below it must not move.
 LINE_END: Final = "  \n"
@@ -57,12 +63,18 @@ class ViewPanel:
         home = gui.add_button("Reset view", icon=viser.Icon.HOME)
         turn = gui.add_button_group("Look", TURNS, hint="About the point in the middle")
         dolly = gui.add_button_group("Move", list(DOLLY))
-        # Below the buttons, which would else move when it comes and goes.
+        self._fov = gui.add_slider(
+            "Zoom (°)", *FOV_DEG, FOV_STEP_DEG, self._start_fov_deg(), hint="Vertical field of view"
+        )
+        # Below the buttons, which would else move when they come and go.
         self._legend = gui.add_html("", visible=False)
+        self._depth_map = gui.add_dropdown("Depth colours", DEPTH_MAPS, visible=False)
         with gui.add_folder("Screenshots", expand_by_default=False):
             self._size = gui.add_dropdown("Size", list(SIZES))
             self._download = gui.add_checkbox("Download", False)
         self._show.on_update(lambda _: self._act("Show", self._change_show))
+        self._depth_map.on_update(lambda _: self._act("Depth colours", self._change_show))
+        self._fov.on_update(self._hear_of_zoom)
         shot.on_click(lambda _: self._act("Screenshot not saved", self._take_screenshot))
         home.on_click(lambda _: self._act("View not reset", self._go_home))
         turn.on_click(lambda _: self._act("Look", lambda: self._turn(turn.value)))
@@ -72,8 +84,26 @@ class ViewPanel:
     def _act(self, title: str, action) -> None:
         guarded(self._view.say, title, action)
 
+    def _start_fov_deg(self) -> float:
+        return self._shown_fov_deg(self._view.site.start_camera)
+
+    @staticmethod
+    def _shown_fov_deg(camera: Camera) -> float:
+        """A camera's field of view as the slider can show it."""
+        fov_deg = math.degrees(page_from_camera(camera).fov_rad)
+        return float(np.clip(round(fov_deg / FOV_STEP_DEG) * FOV_STEP_DEG, *FOV_DEG))
+
+    def _hear_of_zoom(self, event: viser.GuiEvent) -> None:
+        if event.client_id is not None:  # else it was put where the camera is, below
+            self._act("Zoom", lambda: self._view.zoom(self._wanted_fov_rad()))
+
+    def _wanted_fov_rad(self) -> float:
+        return math.radians(within("Zoom (°)", self._fov.value, *FOV_DEG))
+
     def _describe(self, picture: Picture) -> None:
         self._picture.content = describe_picture(picture)
+        if picture.is_final:  # a jump into a photograph brings its field of view
+            self._fov.value = self._shown_fov_deg(self._view.camera or picture.camera)
         now = time.monotonic()
         with self._lock:
             if not picture.is_final and now - self._placed_at < SAY_PLACE_EVERY_S:
@@ -89,10 +119,12 @@ class ViewPanel:
     def _wanted(self) -> dict[str, object]:
         """What is to be shown; its legend is put up, in the turn of the change."""
         show, site = Show(self._show.value), self._view.site
-        html = legend_html(show, site.depth_max_m, len(site.experts.centroids))
+        depth_map = DepthMap(one_of("Depth colours", self._depth_map.value, DEPTH_MAPS))
+        html = legend_html(show, site.depth_max_m, len(site.experts.centroids), depth_map)
+        self._depth_map.visible = show is Show.DEPTH
         self._legend.content = html
         self._legend.visible = bool(html)
-        return {"show": show}
+        return {"show": show, "depth_map": depth_map}
 
     def _take_screenshot(self) -> None:
         folder = self._view.site.folder / "screenshots"
@@ -152,6 +184,12 @@ class ViewPanel:
             target = ground_target(looking_at(eye, eye - camera.c2w[:, 2], 4, 3, 1.0),
                                    self._view.site.frame)  # fmt: skip
         return eye, np.asarray(target, np.float64)
+
+
+def describe_picture(picture: Picture) -> str:
+    """Return a line about a picture: its size, its time, whether a finer one follows."""
+    size = f"{picture.camera.width_px} x {picture.camera.height_px}"
+    return f"{size} px, {picture.busy_s:.2f} s{'' if picture.is_final else ', refining …'}"
 
 
 def describe_places(picture: Picture, frame: SceneFrame) -> str:
