@@ -38,7 +38,7 @@ SurveyKey = tuple[str, str]
 """Version as loaded, and batch."""
 
 
-class _Surveys:
+class Surveys:
     """Surveys of versions as they were loaded, the last few."""
 
     def __init__(self) -> None:
@@ -77,7 +77,7 @@ class LiveAdapter:
         bg_lr: float,
         images: int,
         has_old: bool,
-        surveys: _Surveys,
+        surveys: Surveys,
         key: SurveyKey | None,
     ) -> None:
         self._adapter = adapter
@@ -153,7 +153,7 @@ class LiveAdapting:
         self._stack = stack
         self._new: tuple[str, ImageStore] | None = None
         self._old: ImageStore | None = None
-        self._surveys = _Surveys()
+        self._surveys = Surveys()
         stack.callback(self._close_new)
 
     @property
