@@ -163,7 +163,7 @@ def test_rates_under_which_it_goes_flat_are_put_back_and_said(visit: Visit) -> N
     page = visit.page
     before = shown(visit, "city-before-wild")
     tab(page, "Adapt")
-    page.get_by_text("Images and rates").click()
+    page.get_by_text("Images and rates", exact=True).click()
     rates = {}
     for label in ("Rate, tables", "Rate, density", "Rate, colour"):
         field = page.get_by_label(label, exact=True).locator("visible=true")
@@ -176,7 +176,7 @@ def test_rates_under_which_it_goes_flat_are_put_back_and_said(visit: Visit) -> N
     said.wait_for(timeout=ADAPT_S * 1000)
     for label, value in rates.items():
         page.get_by_label(label, exact=True).locator("visible=true").fill(value)
-    page.get_by_text("Images and rates").click()
+    page.get_by_text("Images and rates", exact=True).click()
     after = shown(visit, "city-after-wild")
     assert difference(after[clear()], before[clear()]) < LIKE
     assert not list(visit.job.checkpoints.glob("*/manifest.json"))
@@ -197,7 +197,7 @@ def test_adaptation_shows_what_collapsed(visit: Visit) -> None:
     before = shown(visit, "city-before")
 
     tab(page, "Adapt")
-    page.get_by_text("Images and rates").click()
+    page.get_by_text("Images and rates", exact=True).click()
     choose(page, "Images", "batch_0001")
     page.get_by_label("Steps", exact=True).locator("visible=true").fill(str(ADAPT_STEPS))
     page.get_by_role("button", name="Start adaptation").click()
