@@ -92,6 +92,11 @@ def visit(viewer: RunningViewer, rng: np.random.Generator) -> None:
                 client.picture(within_s=20.0)
 
 
+def living_views() -> list[ClientView]:
+    gc.collect()
+    return [found for found in gc.get_objects() if isinstance(found, ClientView)]
+
+
 def test_memory_is_flat_and_no_thread_is_left(tmp_path):
     threads_before = set(threading.enumerate())
     rng = np.random.default_rng(0)
@@ -116,8 +121,8 @@ def test_memory_is_flat_and_no_thread_is_left(tmp_path):
         )
         gc.collect()
         grown = resident_bytes() / warm
-        views = [o for o in gc.get_objects() if isinstance(o, ClientView)]
-        assert not views, "views of gone clients are freed"
+        # A control's action or the map may hold one for a moment after its own thread has ended.
+        until(lambda: not living_views(), "views of gone clients are freed", LATEST_END_S)
         assert scene.most_users == 1, "renders and steps take turns"
     until(lambda: set(threading.enumerate()) <= threads_before, "threads ended", LATEST_END_S)
     print(f"{visits} visits in {SOAK_S:.0f} s, memory {grown:.3f} of what it was after warming up")
