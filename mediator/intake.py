@@ -45,6 +45,7 @@ class Outcome(StrEnum):
     DEFERRED = "deferred"
     ELSEWHERE = "elsewhere"
     CONTROL = "control"
+    ANSWERED = "answered elsewhere"
 
 
 class Intake:
@@ -134,7 +135,8 @@ class Intake:
         self._ledger.once_kept(lambda: log(text, *values))
 
     def _take_control(self, source: Source, asked: ControlRequest) -> Outcome:
-        self._check_control(asked)
+        if not self._ledger.knows_control(str(source)):
+            self._check_control(asked)
         control = Control(asked.op, asked.job_id, str(source), self._epoch_of(asked.job_id))
         self._ledger.note_control(control, source.topic, source)
         self._say(_log.info, "job %s: request to %s (%s)", asked.job_id, asked.op, source)
@@ -261,7 +263,23 @@ class Intake:
                   job.job_id, place.mediator, source)  # fmt: skip
         return Outcome.ELSEWHERE
 
+    def _was_answered(self, source: Source, message: Message, job_id: str | None) -> bool:
+        """Tell whether another mediator refused a message when it had the partition; note that.
+
+        The message of its own unfinished job it did not refuse: that this one does must be told.
+        """
+        if self._memory is None or not self._memory.is_answered(message):
+            return False
+        known = self._known(job_id)
+        if known is not None and not known.ended and known.source == str(source):
+            return False
+        self._ledger.note_source(source, job_id, Outcome.ANSWERED)
+        self._say(_log.info, "message %s: answered by another mediator before", source)
+        return True
+
     def _refuse_other_spec(self, source: Source, message: Message, job_id: str) -> Outcome:
+        if self._was_answered(source, message, job_id):
+            return Outcome.ANSWERED
         problem = taken_by_other_spec(job_id)
         reason = str(problem)
         letter = _letter(source, message, reason, [problem], job_id)
@@ -276,6 +294,8 @@ class Intake:
         self, source: Source, message: Message, reason: str, problems: list[FieldProblem]
     ) -> Outcome:
         job_id, op = _salvage(message.value)
+        if self._was_answered(source, message, job_id):
+            return Outcome.ANSWERED
         letter = _letter(source, message, reason, problems, job_id)
         foreign = self._elsewhere(job_id) is not None or self._refused_elsewhere(letter)
         foreign = foreign or op in CONTROL_OPS  # a request is no job

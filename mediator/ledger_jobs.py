@@ -65,6 +65,9 @@ class JobsTable(SharingTables):
                 self.close_control(control.source)
                 if control.cancels(anew_epoch):
                     self.ask_cancel(job.job_id, f"cancelled by {control.source}")
+                elif control.op == "retry":
+                    reason = "request to retry: the job has not ended; nothing is changed"
+                    self._tell(job.job_id, EventKind.CONTROL, reason, {})
 
     def ask_cancel(self, job_id: str, reason: str) -> None:
         """Note that an unfinished job is to be cancelled; the first reason stays."""

@@ -139,14 +139,23 @@ ALTER TABLE jobs ADD COLUMN message BLOB;
 ALTER TABLE jobs ADD COLUMN anew_epoch INTEGER NOT NULL DEFAULT 1;
 """
 
-# By the version it leads to. Before version 4 no message was put on the status topic, so those of
-# the unfinished jobs are owed to it. Before version 5 a request to cancel held for one epoch.
-UPGRADES = {
-    2: SECOND + "UPDATE jobs SET claimed=1;",
-    3: THIRD,
-    4: FOURTH + "INSERT OR REPLACE INTO facts VALUES ('messages_owed', '\"yes\"');",
-    5: FIFTH + "UPDATE jobs SET anew_epoch=epoch;",
-}
+# Where the messages of a version 1 ledger's jobs lay; all others have that with the job.
+PLACES = """
+UPDATE jobs SET claimed=1;
+UPDATE jobs SET source_cluster=s.cluster_id, source_topic=s.topic, source_partition=s.partition,
+    source_offset=s.offset FROM sources s WHERE s.job_id=jobs.job_id
+    AND s.outcome IN ('accepted', 'refused');
+"""
+
+# A request to cancel held for one epoch, and not every message that the status topic should hold
+# was put there: those of the unfinished jobs are owed to it.
+OWED = """
+UPDATE jobs SET anew_epoch=epoch;
+INSERT OR REPLACE INTO facts VALUES ('messages_owed', '"yes"');
+"""
+
+# By the version it leads to.
+UPGRADES = {2: SECOND + PLACES, 3: THIRD, 4: FOURTH, 5: FIFTH + OWED}
 
 # An index changes nothing that a ledger says, so it needs no version of its own.
 INDEX = "CREATE INDEX IF NOT EXISTS jobs_in_order ON jobs (state, priority DESC, sequence)"

@@ -19,7 +19,8 @@ from mediator.states import ENDED
 from mediator.text import utc_now
 
 TOMBSTONE_KEPT_S = 7 * 24 * 3600.0
-PEER_KEPT_S = 3600.0
+PEER_KEPT_S = 7 * 24 * 3600.0
+OPEN_AND_TOLD = 2
 ENDED_MARKS = ",".join(f"'{state}'" for state in sorted(ENDED))
 
 
@@ -82,6 +83,22 @@ class SharingTables(OutboxTable):
             " AND source_topic <> '' UNION SELECT source_topic FROM watches"
         )
         return {row["topic"] for row in rows}
+
+    def undecided_offsets(self, cluster_id: str, topic: str) -> dict[int, int]:
+        """Give, by partition, the lowest offset whose message may yet have to be refused.
+
+        That is so while a claim may be lost, and while a job is being left to another mediator.
+        """
+        rows = self._rows(
+            "SELECT source_partition AS part, MIN(source_offset) AS low FROM ("
+            " SELECT source_partition, source_offset FROM jobs WHERE claimed=0"
+            f"  AND state NOT IN ({ENDED_MARKS}) AND source_cluster=:c AND source_topic=:t"
+            " UNION ALL SELECT source_partition, source_offset FROM watches"
+            "  WHERE message IS NOT NULL AND source_cluster=:c AND source_topic=:t)"
+            " GROUP BY source_partition",
+            {"c": cluster_id, "t": topic},  # type: ignore[arg-type]
+        )
+        return {row["part"]: row["low"] for row in rows}
 
     # --- jobs of others ---------------------------------------------------------------------
 
@@ -172,6 +189,27 @@ class SharingTables(OutboxTable):
         )
         return [Control(row["op"], row["job_id"], row["source"], row["epoch"]) for row in rows]
 
+    def knows_control(self, source: str) -> bool:
+        """Tell whether a request was heard of, here or from another mediator."""
+        return bool(self._rows("SELECT 1 FROM controls WHERE source=?", (source,)))
+
+    def has_read(self, source: str) -> bool:
+        """Tell whether a message (its source as text) was read from the jobs topic here."""
+        cluster_id, topic, partition, offset = source.rsplit("/", 3)
+        return self.has_seen(Source(cluster_id, topic, int(partition), int(offset)))
+
+    def told_controls(self) -> set[str]:
+        """Give the open requests of which it was told that they wait."""
+        rows = self._rows("SELECT source FROM controls WHERE open=?", (OPEN_AND_TOLD,))
+        return {row["source"] for row in rows}
+
+    def note_told(self, source: str) -> None:
+        """Note that it was told what a request waits for."""
+        with self.transaction():
+            self._connection.execute(
+                "UPDATE controls SET open=? WHERE source=? AND open", (OPEN_AND_TOLD, source)
+            )
+
     def close_cancels(self, job_id: str, epoch: int) -> None:
         """Note that another mediator's job has ended in an epoch: what was to cancel it is void."""
         with self.transaction():
@@ -204,7 +242,7 @@ class SharingTables(OutboxTable):
             )
 
     def late_peers(self) -> set[str]:
-        """Give the mediators heard of within the last hour."""
+        """Give the mediators heard of within the last week."""
         rows = self._rows(
             "SELECT mediator FROM peers WHERE seen_at > ?", (time.time() - PEER_KEPT_S,)
         )

@@ -8,9 +8,10 @@ mediator the same answer, without a protocol between them.
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from kafka_utils.message import Message
 from mediator.offers import Offer, offer_of
 from mediator.records import Control
 from mediator.states import ENDED, JobState
@@ -61,6 +62,7 @@ class _Peer:
     word_at: float = float("-inf")
     left: bool = False
     ready_on: str = ""
+    answered: dict[int, tuple[int, int]] = field(default_factory=dict)
     log_root: str = ""
     host: str = ""
 
@@ -132,6 +134,19 @@ class SharedMemory:
         peer = self._peers.get(mediator)
         return peer is not None and (peer.left or peer.ready_on == cluster_id)
 
+    def is_answered(self, message: Message) -> bool:
+        """Tell whether another mediator read a message before and told all there is to tell of it.
+
+        A message that is younger than its word lies in a topic that was made anew.
+        """
+        for peer in self._peers.values():
+            offset, time_ms = peer.answered.get(message.partition, (0, 0))
+            if peer.ready_on != message.cluster_id or message.timestamp_ms is None:
+                continue
+            if message.offset < offset and message.timestamp_ms <= time_ms:
+                return True
+        return False
+
     def log_root_of(self, mediator: str) -> str:
         """Give where a mediator says that its log root is; an empty text where it did not."""
         peer = self._peers.get(mediator)
@@ -177,6 +192,7 @@ class SharedMemory:
         if record.get("kind") == "mediator":
             peer.left = bool(record.get("left"))
             peer.ready_on = str(record.get("cluster_id"))
+            peer.answered = _answered(record)
             peer.log_root = str(record.get("log_root") or "")
             peer.host = str(record.get("host") or "")
 
@@ -200,6 +216,15 @@ class SharedMemory:
             return job_id if sender == self.me else None
         self._jobs[job_id] = new
         return job_id
+
+
+def _answered(record: dict[str, Any]) -> dict[int, tuple[int, int]]:
+    """Give, by partition, up to which offset a mediator answered, and when (Unix time, ms)."""
+    try:
+        places = record.get("answered", {}).items()
+        return {int(part): (int(offset), int(time_ms)) for part, (offset, time_ms) in places}
+    except (AttributeError, TypeError, ValueError):
+        return {}
 
 
 def _prevails(new: Known, old: Known) -> bool:

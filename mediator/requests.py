@@ -44,19 +44,21 @@ class Requests:
         self._supervisor = supervisor
         self._clock = clock
         self._asked_at: dict[str, float] = {}
+        self._told: set[str] = set()
 
     @property
     def awaits_word(self) -> bool:
-        """Whether another mediator is to say a word."""
-        return bool(self._asked_at)
+        """Whether another mediator is to say a word soon."""
+        return bool(self._asked_at.keys() - self._told)
 
     def ask_again(self) -> None:
         """Ask about the jobs of others again: whether the answer was heard is not written down."""
         open_controls = self._ledger.open_controls()
-        unanswered = [c.source for c in open_controls if self._ended_elsewhere(c)]
+        unanswered = [c.source for c in open_controls if self._answers_for(c)]
         if unanswered:
             self._ledger.tell_controls_again()
         self._asked_at = dict.fromkeys(unanswered, self._clock())
+        self._told = self._ledger.told_controls()
 
     def apply_message(self, message: Message) -> None:
         """Do what a message of the jobs topic asked for, without waiting to read it back."""
@@ -64,7 +66,7 @@ class Requests:
         if not isinstance(asked, ControlRequest):
             return
         for control in self._ledger.open_controls(asked.job_id):
-            if self._ended_elsewhere(control):
+            if self._answers_for(control):
                 self._asked_at.setdefault(control.source, self._clock())
         self.apply(asked.job_id)
 
@@ -76,8 +78,8 @@ class Requests:
                 with self._ledger.transaction():
                     self._ledger.close_control(control.source)
                     self._apply(control, job.state)
-            elif control.source not in self._asked_at and (
-                control.op == "retry" or self._ended_elsewhere(control)
+            elif not self._ledger.has_read(control.source) and (
+                control.op == "retry" or self._is_over(control)
             ):
                 self._ledger.close_control(control.source)
         self._supervisor.wake()
@@ -95,29 +97,43 @@ class Requests:
                 self._await_word(control, asked_at, lease_s)
 
     def _await_word(self, control: Control, asked_at: float, lease_s: float) -> None:
-        known = self._ended_elsewhere(control)
-        if known is not None and not self._memory.is_heard_since(known.mediator, asked_at):
-            if not self._memory.is_silent_since(known.mediator, asked_at, lease_s):
-                return
-            where = self._memory.describe(known.mediator)
-            reason = (
-                f"request to {control.op}: the job ended as {known.state} at {where}, which has "
-                f"not been heard for {lease_s:g} s; it is done when that mediator is back, or "
-                "publish the job under another id"
-            )
-            _log.warning("job %s: %s", control.job_id, reason)
-            job = NewJob(control.job_id, known.op, "{}", known.spec_sha256)
-            self._ledger.tell_waiting(job, known.state, known.epoch, reason)
-        del self._asked_at[control.source]
-        if control.op == "retry" or known is not None:
-            self._ledger.close_control(control.source)
-
-    def _ended_elsewhere(self, control: Control) -> Known | None:
-        """Give the job of a request if it has ended at another mediator, or None."""
+        """Close a request once the other mediator is heard; until then say what it waits for."""
         known = self._memory.known(control.job_id)
-        if known is None or known.mediator == self._memory.me or not known.ended:
-            return None
-        return known
+        if known is None or self._memory.is_heard_since(known.mediator, asked_at):
+            del self._asked_at[control.source]
+            if control.op == "retry" or self._is_over(control):
+                self._ledger.close_control(control.source)
+            return
+        silent = self._memory.is_silent_since(known.mediator, asked_at, lease_s)
+        # a job that has not ended is taken over, and then the request is done here
+        if silent and known.ended and control.source not in self._told:
+            self._tell_waiting(control, known, lease_s)
+
+    def _tell_waiting(self, control: Control, known: Known, lease_s: float) -> None:
+        where = self._memory.describe(known.mediator)
+        reason = (
+            f"request to {control.op}: the job ended as {known.state} at {where}, which has not "
+            f"been heard for {lease_s:g} s; it is done when that mediator is back, or publish the "
+            "job under another id"
+        )
+        job = NewJob(control.job_id, known.op, "{}", known.spec_sha256)
+        with self._ledger.transaction():
+            self._ledger.tell_waiting(job, known.state, known.epoch, reason)
+            self._ledger.note_told(control.source)
+        self._told.add(control.source)
+        _log.warning("job %s: %s", control.job_id, reason)
+
+    def _answers_for(self, control: Control) -> bool:
+        """Tell whether this mediator read a request that another one is to answer."""
+        known = self._memory.known(control.job_id)
+        elsewhere = known is not None and known.mediator != self._memory.me
+        asks = elsewhere and (control.op == "retry" or self._is_over(control))
+        return asks and self._ledger.has_read(control.source)
+
+    def _is_over(self, control: Control) -> bool:
+        """Tell whether the job of a request has ended at another mediator."""
+        known = self._memory.known(control.job_id)
+        return known is not None and known.mediator != self._memory.me and known.ended
 
     def _apply(self, control: Control, state: JobState) -> None:
         job_id = control.job_id

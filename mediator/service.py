@@ -119,7 +119,7 @@ class Service:
         else:
             self._stop.wait(IDLE_POLL_S)
         if ready and line.outbox.pump(self._clock()):
-            self._sharing.all_told()
+            self._sharing.all_told(self._furthest)
         elif ready:
             self._lively_until = self._clock() + LIVELY_S
 

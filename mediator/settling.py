@@ -1,7 +1,7 @@
 """Owns whether new jobs may be taken from a broker that may have forgotten old ones.
 
 An embedded broker that is killed loses its log, and with it who had which job. Until every other
-mediator known within the last hour has told it its jobs (`retelling`), or was silent for a lease,
+mediator known within the last week has told it its jobs (`retelling`), or was silent for a lease,
 a copy of one of those jobs would look like a new one. That they have is written down, by cluster:
 a mediator that dies while it waits goes on waiting when it is back.
 """

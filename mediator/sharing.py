@@ -27,7 +27,7 @@ What is promised, several mediators in one consumer group, each with a log root 
 - Cut off for longer than its lease, a mediator's runner may come to its end while another mediator
   runs the job too: then two runs took place, and one is told of.
 - A broker that lost its log (an embedded one that was killed) gets the jobs' states told again, and
-  nobody takes new jobs before all mediators known within the last hour have done so or were silent
+  nobody takes new jobs before all mediators known within the last week have done so or were silent
   for a lease (`retelling`, `settling`). Messages that no mediator had read are lost with it: their
   sender must publish them again. Who had met nobody before cannot know whose jobs such a broker has
   forgotten: a copy published again may then run twice.
@@ -41,10 +41,12 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from kafka_utils.errors import KafkaDeliveryError, KafkaQueueFullError
+from kafka_utils.message import Message
 from mediator.adoption import Adoption
+from mediator.answered import Answered
 from mediator.broker_link import Line
 from mediator.intake import Intake
 from mediator.ledger import Ledger
@@ -100,6 +102,8 @@ class Sharing:
         self._caught_up = False
         self._told_all = False
         self._settling = Settling(ledger, memory)
+        self._answered = Answered(ledger)
+        self._furthest: Mapping[int, Message] = {}
         self.requests = Requests(ledger, memory, supervisor, clock)
         self._heard_itself = True
         self._retelling: Retelling | None = None
@@ -157,8 +161,13 @@ class Sharing:
         """Whether new jobs may be taken: every mediator has told a forgetful broker its jobs."""
         return self._settling.settled
 
-    def all_told(self) -> None:
-        """Note that nothing is owed to the broker, so this mediator's jobs are all there."""
+    def all_told(self, furthest: Mapping[int, Message]) -> None:
+        """Note that nothing is owed to the broker, so this mediator's jobs are all there.
+
+        Args:
+            furthest: by partition, the message up to which all are decided.
+        """
+        self._furthest = furthest
         if not self._told_all and self._retelling is None:
             self._told_all = True
             self._next_beat = 0.0
@@ -185,6 +194,7 @@ class Sharing:
     def _begin(self, line: Line) -> None:
         self._line = line
         self._caught_up = self._told_all = False
+        self._furthest = {}
         embedded = line.settings.embedded
         self._lease_s = self._wished_lease_s or (EMBEDDED_LEASE_S if embedded else LEASE_S)
         self._memory.renew_leases()
@@ -298,6 +308,7 @@ class Sharing:
             "pid": os.getpid(),
             "cluster_id": line.cluster_id if self._told_all else "",
             "left": left,
+            "answered": self._answered.record(line, self._furthest) if self._told_all else {},
             "log_root": str(self._intake.roots.logs.resolve()),
         }
         try:

@@ -65,6 +65,10 @@ def test_a_request_about_a_lost_mediators_job_is_answered_and_done_when_it_is_ba
     kill(owner, mediators[id(owner)])
     go.write_text("")
     two.one.send({"op": "retry", "job_id": "x"})
+    other = two.other(owner)
+    wait_for("read", lambda: "request to retry" in other.log(), TAKEN_S)
+    kill(other, mediators[id(other)])  # what it heard is lost, what it is to answer is not
+    two.start_one(other)
     wait_for("answered", lambda: _waiting(two.one, "x"), TAKEN_S)
     (event,) = _waiting(two.one, "x")
     assert "request to retry" in event["reason"] and str(owner.logs) in event["reason"]
@@ -98,6 +102,31 @@ def test_jobs_outlive_the_broker_and_then_their_mediator(tmp_path: Path) -> None
         wait_for("taken over", lambda: all(other.job(name) for name in names), TAKEN_S)
         go.write_text("")
         wait_for("done", lambda: all(other.state_is(n, "succeeded") for n in names), TAKEN_S)
+
+
+def test_what_lies_behind_a_long_job_is_answered_once_when_its_partition_goes(two: Two) -> None:
+    """Refused messages and requests long done with are read again by who takes the job over."""
+    mediators = dict(zip((id(b) for b in two.both), two.start(), strict=True))
+    go = two.one.project / "go"
+    two.one.send(base("long", f"hold:{go}"))
+    owner = two.wait_owner("long", "running")
+    for number in range(5):
+        two.one.send(f"garbage {number}".encode())
+    two.one.send(base("long", "another spec"))
+    two.one.send(base("x", f"hold:{go}"))
+    wait_for("queued", lambda: owner.state_is("x", "queued"))
+    two.one.send({"op": "cancel", "job_id": "x"})
+    wait_for("cancelled", lambda: owner.state_is("x", "cancelled"))
+    wait_for("letters", lambda: len(two.one.letters()) == 6)
+    end(mediators[id(owner)], signal.SIGTERM)
+    other = two.other(owner)
+    wait_for("taken over", lambda: other.state_is("long", "running"), TAKEN_S)
+    wait_for("read", lambda: other.log().count("answered by another mediator before") == 6)
+    two.one.send(b"fresh garbage")
+    wait_for("answered", lambda: len(two.one.letters()) == 7)
+    assert ends(two.one, "x") == ["cancelled"]
+    go.write_text("")
+    wait_for("done", lambda: other.state_is("long", "succeeded"), TAKEN_S)
 
 
 def test_of_two_specs_under_one_id_at_one_moment_one_is_refused(two: Two) -> None:
