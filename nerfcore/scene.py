@@ -23,6 +23,7 @@ from nerfcore.field.memory import require_memory, scene_needs
 from nerfcore.field.parameters import Architecture, Parameters, initial_parameters
 from nerfcore.field.workers import worker_count
 from nerfcore.geometry.camera import Camera, Rendered
+from nerfcore.sampling.headway import headway
 from nerfcore.sampling.march import MarchScene
 from nerfcore.sampling.occupancy import OccupancyGrid, full_grid, grid_dims
 from nerfcore.sampling.routing import build_routing
@@ -153,7 +154,7 @@ class SceneModel:
         """Render one picture.
 
         A step spans at least `sampling.step_px` pixels, so a small picture takes few samples a ray;
-        full-sized ones step as training did.
+        full-sized ones step as training did, also from farther away (`sampling.headway`).
 
         Args:
             camera: the view.
@@ -165,8 +166,16 @@ class SceneModel:
         """
         origins, directions = camera.rays()
         count = len(origins)
-        growth = max(self.sampling.step_growth, self.sampling.step_px / camera.fx)
-        model = self.with_sampling(replace(self.sampling, step_growth=growth))
+        own = self.sampling
+        ahead = headway(origins, directions, self.partition.aabb, own, self.scale_m)
+        origins = origins + np.float32(ahead) * directions
+        ahead_m = ahead * self.scale_m
+        model = self.with_sampling(replace(
+            own,
+            step_growth=max(own.step_growth, own.step_px / camera.fx),
+            near_m=None if own.near_m is None else max(own.near_m - ahead_m, 0.0),
+            far_m=None if own.far_m is None else own.far_m - ahead_m,
+        ))  # fmt: skip
         rgb = np.empty((count, 3), np.float32)
         depth_m, opacity = np.empty(count, np.float32), np.empty(count, np.float32)
         for begin in range(0, count, RENDER_CHUNK_RAYS):
@@ -177,6 +186,7 @@ class SceneModel:
                 origins[chunk], directions[chunk], max_samples
             )
         shape = (camera.height_px, camera.width_px)
+        depth_m += np.float32(ahead_m)
         return Rendered(rgb.reshape(*shape, 3), depth_m.reshape(shape), opacity.reshape(shape))
 
 

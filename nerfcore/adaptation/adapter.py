@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nerfcore.adaptation.disagreement import grown
-from nerfcore.adaptation.divergence import WITNESS_RAYS, Witness
+from nerfcore.adaptation.divergence import NEW_LOSE_DB, OLD_LOSE_DB, WITNESS_RAYS, Witness
 from nerfcore.adaptation.exposure import Gains, exposed, no_exposure
 from nerfcore.adaptation.looks import LookAt, look
 from nerfcore.adaptation.rays import BlockSampler, Reached, ending_in, reached_by
@@ -184,7 +184,7 @@ class Adapter:
         began_s = time.monotonic()
         batch = self._exposed(self._draw_new(self.settings.rays - self.old_rays))
         if self.steps == 0:
-            self._bear_witness("the first step's rays", batch)
+            self._bear_witness("the first step's rays", batch, NEW_LOSE_DB)
         if self._draw_old is not None and self.old_rays:
             batch = joined([batch, self._draw_old(self.old_rays)])
         mse, _ = self.learner.step(batch, self._rates)
@@ -233,14 +233,14 @@ class Adapter:
                 f"after adaptation step {self.steps}: diverged, {reason}; {LOWER_RATES}"
             )
 
-    def _bear_witness(self, name: str, batch: RayBatch) -> None:
+    def _bear_witness(self, name: str, batch: RayBatch, most_lost_db: float) -> None:
         """Keep some rays of a batch, and how the model shows them now."""
         few = RayBatch(
             batch.origins[:WITNESS_RAYS], batch.directions[:WITNESS_RAYS],
             batch.rgbs[:WITNESS_RAYS], batch.image_ids[:WITNESS_RAYS],
         )  # fmt: skip
         before, _, _ = self.scene.render_rays(few.origins, few.directions)
-        self._witnesses.append((few, Witness(name, few.rgbs, before)))
+        self._witnesses.append((few, Witness(name, few.rgbs, before, most_lost_db)))
 
     def _scale_step(self) -> None:
         """Apply the learned inner rates to what the step moved."""
@@ -348,9 +348,11 @@ class Adapter:
             self._draw_old = None
             return
         self._draw_old = BlockSampler(self._old, survey.old, kept, self._rng).draw
+        if not (self.settings.replay > 0 or self.settings.local):
+            return  # nobody promised to keep them: what they lose is reported, not refused
         own = np.random.default_rng([self.settings.seed, 1])  # witnesses change no step's rays
         batch = BlockSampler(self._old, survey.old, kept, own).draw(WITNESS_RAYS)
-        self._bear_witness("old rays", batch)
+        self._bear_witness("old rays", batch, OLD_LOSE_DB)
 
 
 def _owners_above(

@@ -4,7 +4,8 @@ The same rays, its witnesses, are rendered before the first step and whenever it
 loss alone tells too little: where a house has become rubble, a model of one flat colour comes
 nearer to the new photographs than the old model did. So the rays that the adaptation has changed
 are also held against the best constant colour. New rays are what it learns; old ones, of ground
-that still is as it was, are what it must keep. Colours are sRGB in [0, 1].
+that still is as it was, are what it must keep where replay or a local update promises that. Colours
+are sRGB in [0, 1].
 """
 
 import math
@@ -15,8 +16,8 @@ from numpy.typing import NDArray
 from nerfcore.training.learner import psnr_of
 
 WITNESS_RAYS = 1024
-MOST_LOST_DB = 6.0
-"""Lost by all witnesses of one kind: four times their squared error."""
+NEW_LOSE_DB, OLD_LOSE_DB = 3.0, 6.0
+"""Most that all witnesses of one kind may lose: what is learnt gets better, what is kept wavers."""
 WELL_KNOWN_DB = 30.0
 """What rays were known better than this counts for nothing."""
 CHANGED_BY = 0.02
@@ -35,14 +36,18 @@ Colours = NDArray[np.floating]
 class Witness:
     """Rays of one kind and how well they were known at best."""
 
-    def __init__(self, name: str, truth: Colours, before: Colours) -> None:
+    def __init__(
+        self, name: str, truth: Colours, before: Colours, most_lost_db: float = OLD_LOSE_DB
+    ) -> None:
         """Begin.
 
         Args:
             name: of the rays, for the reason.
             truth, before: f[R, 3], their true colours, and as rendered before the first step.
+            most_lost_db: PSNR that they may lose from their best.
         """
         self.name = name
+        self._most_lost_db = most_lost_db
         self._truth = truth.astype(np.float64)
         self._before = before.astype(np.float64)
         self._best_db = self._psnr(self._before)
@@ -51,17 +56,17 @@ class Witness:
     def divergence(self, now: Colours) -> str | None:
         """Return how the rays show that the adaptation diverged, one line; None while it is well.
 
-        They do where they have lost more than `MOST_LOST_DB` since they were known best, or where
+        They do where they have lost more than they may since they were known best, or where
         those that changed are shown no better than by one colour, and worse explained than before.
 
         Args:
             now: f[R, 3], as rendered now.
         """
         now_db = self._psnr(now)
-        if not now_db >= self._best_db - MOST_LOST_DB:
+        if not now_db >= self._best_db - self._most_lost_db:
             return (
                 f"the PSNR of {self.name} went from {self._best_db:.2f} to {now_db:.2f} dB, "
-                f"{MOST_LOST_DB:g} dB less at most is accepted"
+                f"{self._most_lost_db:g} dB less at most is accepted"
             )
         self._best_db = max(self._best_db, now_db)
         return self._flatness(now.astype(np.float64))

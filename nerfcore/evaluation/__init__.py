@@ -1,6 +1,6 @@
 """Scoring a scene model: render, measure, write pictures and the metrics dataframe."""
 
-from nerfcore.evaluation.evaluate import AdaptationState, Scored, score_images
+from nerfcore.evaluation.evaluate import AdaptationState, Scored, check_images, score_images
 from nerfcore.evaluation.frame import (
     METRICS_FILE,
     SPLITS,
@@ -21,6 +21,7 @@ __all__ = [
     "MetricRow",
     "Scored",
     "Split",
+    "check_images",
     "metrics_frame",
     "read_metrics",
     "score_images",

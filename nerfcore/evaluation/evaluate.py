@@ -110,7 +110,7 @@ def score_images(
             before anything is rendered).
         NonFiniteError: a rendering holds NaN or infinity; the image is named.
     """
-    _check_images(store, indices, split)
+    check_images(store, indices, split)
     rows: list[MetricRow] = []
     for index in indices:
         if should_stop is not None and should_stop():
@@ -150,7 +150,12 @@ def camera_of(store: ImageStore, index: int) -> Camera:
     )
 
 
-def _check_images(store: ImageStore, indices: Sequence[int], split: Split) -> None:
+def check_images(store: ImageStore, indices: Sequence[int], split: Split) -> None:
+    """Refuse images that cannot be scored: without a valid pixel, or with pictures of one name.
+
+    Raises:
+        DataError: names the image and the mend.
+    """
     check_names(split, [store.names[index] for index in indices])
     for index in indices:
         if not store.valid_mask(index).any():

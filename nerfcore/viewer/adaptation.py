@@ -313,8 +313,8 @@ class Adaptation:
                         f"it diverged (loss {result.loss} at step {result.step}); {MEND}"
                     )
             except Exception as error:
-                self._give_up(adapter)
-                raise AdaptationFailedError(f"{reason_of(error)}; {BACK}") from error
+                back = self._give_up(adapter)
+                raise AdaptationFailedError(f"{reason_of(error)}; {back}") from error
             self._note(result, choice)
             if result.step % JUDGED_EVERY_STEPS == 0:
                 self._judge(adapter)
@@ -345,18 +345,20 @@ class Adaptation:
         """
         reason = adapter.divergence()
         if reason is not None:
-            self._give_up(adapter)
-            raise AdaptationFailedError(f"it diverged ({reason}); {BACK}; {MEND}")
+            back = self._give_up(adapter)
+            raise AdaptationFailedError(f"it diverged ({reason}); {back}; {MEND}")
 
-    def _give_up(self, adapter: AdapterLike) -> None:
+    def _give_up(self, adapter: AdapterLike) -> str:
+        """Put the model back; say to where, for steps of earlier runs are undone too."""
         adapter.reset()
         with self._changed:
             self._generation += 1
-            self._adapter = None
+            self._adapter, undone = None, self._status.steps - self._made_from[0]
             steps, self._batches = self._made_from
             self._status = AdaptStatus(self._status.state, None, None, steps)
             while self._records and self._records[-1].step > steps:
                 self._records.pop()
+        return f"{BACK} its {undone} steps" if undone > 1 else BACK
 
     def _move(self, state: AdaptState, only_from: AdaptState | None = None) -> None:
         with self._changed:

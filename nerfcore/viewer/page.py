@@ -218,10 +218,10 @@ class Page:
         with tabs["Map"]:
             site_map = MapPanel(view, self._map)
         with tabs["Photos"]:
-            PhotoPanel(view)
+            photos = PhotoPanel(view)
         if self._adaptation is not None:
             with tabs["Adapt"]:
-                BeforePanel(view)
+                BeforePanel(view, photos)
         with tabs["Video"]:
             video = VideoPanel(view, self._scene)
         with self._lock:

@@ -29,6 +29,7 @@ from nerfcore.evaluation import (
     EvaluationPictures,
     MetricRow,
     Split,
+    check_images,
     metrics_frame,
     score_images,
     summarise,
@@ -89,6 +90,8 @@ class _Evaluation:
         self.scored: list[tuple[Split, ImageStore]] = [
             (split, self._open(sets, split)) for split, sets in self.plan.scored
         ]
+        for split, store in self.scored:
+            check_images(store, chosen(len(store), self.job.max_images), split)
         self.old: ImageStore | None = None
         self.adapter = self._adapter() if self.job.tto_steps[-1] > 0 else None
         self.waiting: list[tuple[AdaptationState, Snapshot]] = []

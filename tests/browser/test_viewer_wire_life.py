@@ -6,7 +6,14 @@ import time
 
 import numpy as np
 import pytest
-from boxes_scene import CHANGED_RGB, BoxesAdapting, BoxesScene, BoxesVersions, painted
+from boxes_scene import (
+    CHANGED_RGB,
+    BoxesAdapting,
+    BoxesScene,
+    BoxesVersions,
+    boxes_photographs,
+    painted,
+)
 from running_viewer import running_viewer, until
 from wire import WireClient
 from wire_views import DEPTH_MAX_M, front_view, side_view, tower_colour, truth
@@ -14,6 +21,7 @@ from wire_views import DEPTH_MAX_M, front_view, side_view, tower_colour, truth
 from nerfcore.errors import PortInUseError, SettingsError
 from nerfcore.viewer import EndReason, ViewEnd, serve, server
 from nerfcore.viewer.colours import Show
+from nerfcore.viewer.look import Compare
 from nerfcore.viewer.site_map import SiteMap
 
 # A picture may be on its way when its client leaves: harmless, and said once by the page library.
@@ -45,6 +53,22 @@ class TestLiveAdaptation:
         client.wait_for_picture(original, tolerance=3.0)
         client.set_control("Show model", "Now")
         client.wait_for_picture(truth(viewer, front_view(viewer)), tolerance=3.0)
+
+    def test_photos_shows_what_adapt_compares_with(self, tmp_path):
+        scene = BoxesScene()
+        groups = boxes_photographs(tmp_path, scene)
+        with (
+            running_viewer(tmp_path, scene=scene, photographs=groups) as viewer,
+            WireClient(viewer.port) as client,
+        ):
+            client.look(front_view(viewer))
+            for label in ("Show model", "Compare with"):
+                client.wait_for_control(label)
+            for choice, kind in (("Before", Compare.BEFORE), ("Now", Compare.OFF)):
+                client.set_control("Show model", choice)
+                deadline = time.monotonic() + 10.0
+                while client.value("Compare with") != kind.value:
+                    client.messages(max(0.0, deadline - time.monotonic()))
 
     def test_a_run_that_is_followed_shows_its_new_checkpoints(self, tmp_path):
         scene = BoxesScene()

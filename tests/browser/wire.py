@@ -37,6 +37,7 @@ class WireClient:
         )
         self.controls: dict[str, str] = {}
         self.disabled: dict[str, bool] = {}
+        self.values: dict[str, Any] = {}
         self.notes: list[str] = []
 
     def __enter__(self) -> "WireClient":
@@ -69,6 +70,10 @@ class WireClient:
 
     def set_control(self, label: str, value: Any) -> None:
         self.send("GuiUpdateMessage", uuid=self.controls[label], updates={"value": value})
+
+    def value(self, label: str) -> Any:
+        """Give what the viewer last set a control to; None when it never did."""
+        return self.values.get(self.controls[label])
 
     def messages(self, within_s: float) -> list[dict[str, Any]]:
         """Return one window of messages, noting controls and notifications."""
@@ -121,8 +126,12 @@ class WireClient:
         elif kind.startswith("Gui") and kind.endswith("Message") and props.get("label"):
             self.controls[props["label"]] = message["uuid"]
             self.disabled[message["uuid"]] = bool(props.get("disabled"))
-        elif kind == "GuiUpdateMessage" and "disabled" in message["updates"]:
-            self.disabled[message["uuid"]] = message["updates"]["disabled"]
+        elif kind == "GuiUpdateMessage":
+            updates = message["updates"]
+            if "disabled" in updates:
+                self.disabled[message["uuid"]] = updates["disabled"]
+            if "value" in updates:
+                self.values[message["uuid"]] = updates["value"]
 
 
 def _decode(raw: str | bytes) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ import pytest
 from runner_city import EVAL, TRAIN, City
 
 from configs import ExitCode
-from nerfcore.errors import NonFiniteError
+from nerfcore.errors import DataError, NonFiniteError
 from runner.ops import evaluate
 
 
@@ -44,6 +44,23 @@ def test_an_eval_job_scores_a_batch_before_and_after(city: City) -> None:
     assert names.index("adapted") < names.index("checkpoint") < names.index("metrics")
     code, output = city.run_here("rescored", **{**EVAL, "checkpoint_path": "scored", "tto": 0})
     assert code == ExitCode.OK, output
+
+
+def test_images_that_cannot_be_scored_are_refused_before_the_first_step(
+    city: City, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a version would be saved, and count, that nobody ever scores."""
+
+    def refuse(store: object, indices: object, split: str) -> None:
+        if split == "old_val":
+            raise DataError("image x: 0 valid pixels")
+
+    monkeypatch.setattr(evaluate, "check_images", refuse)
+    spec = {**EVAL, "batch": "batch_0001", "tto": 2, "save_adapted": True}
+    code, output = city.run_here("unscorable", **spec)
+    assert code == ExitCode.BAD_DATA and "0 valid pixels" in output
+    assert not city.has_event("unscorable", "progress", "adapt")
+    assert not (city.logs / "unscorable/checkpoints").exists()
 
 
 def test_scores_are_the_same_whether_models_wait_for_them_or_not(

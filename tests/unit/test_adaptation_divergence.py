@@ -10,7 +10,7 @@ import torch
 from painted_scene import FAST, Stores, painted_stores
 
 from nerfcore.adaptation import Adapter, AdaptSettings
-from nerfcore.adaptation.divergence import LEAST_CHANGED, MOST_LOST_DB, Witness
+from nerfcore.adaptation.divergence import LEAST_CHANGED, NEW_LOSE_DB, OLD_LOSE_DB, Witness
 from nerfcore.errors import NonFiniteError
 from nerfcore.training.learner import Rates
 
@@ -42,7 +42,7 @@ def test_a_fall_is_one_from_the_best_that_was_reached() -> None:
     assert witness.divergence(mixed(0.9)) is None
     assert witness.divergence(mixed(0.85)) is None
     reason = witness.divergence(mixed(0.75))
-    assert reason is not None and f"{MOST_LOST_DB:g} dB less at most" in reason
+    assert reason is not None and f"{OLD_LOSE_DB:g} dB less at most" in reason
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -105,6 +105,26 @@ def test_a_local_adaptation_with_absurd_rates_is_refused(stores: Stores, replay:
     wild.step()
     with pytest.raises(NonFiniteError, match="diverged"):
         wild.require_progress()
+
+
+@pytest.mark.parametrize(("replay", "count"), [(0.0, 1), (0.5, 2)])
+def test_old_rays_are_asked_only_where_they_are_to_be_kept(
+    stores: Stores, replay: float, count: int
+) -> None:
+    """A survey for the change map alone decides nothing about what is accepted."""
+    scene, old, new = stores
+    adapter = Adapter(scene, new, AdaptSettings(rays=256, replay=replay, rates=FAST), old=old)
+    assert adapter.look_over().outdated().any()
+    adapter.step()
+    assert len(adapter._witnesses) == count
+
+
+def test_new_rays_may_lose_less_than_old_ones() -> None:
+    """They are what is learnt."""
+    loss = 10 ** (4.5 / 20)
+    for limit, refused in ((NEW_LOSE_DB, True), (OLD_LOSE_DB, False)):
+        witness = Witness("rays", TRUTH, TRUTH + 0.1, limit)
+        assert (witness.divergence(TRUTH + 0.1 * loss) is not None) is refused
 
 
 def test_rates_and_rays_change_without_a_second_survey_or_copy(stores: Stores) -> None:

@@ -11,7 +11,7 @@ import torch
 from engine_scenes import tiny_scene
 
 from nerfcore.adaptation import Adapter, AdaptSettings
-from nerfcore.adaptation.divergence import MOST_LOST_DB
+from nerfcore.adaptation.divergence import NEW_LOSE_DB
 from nerfcore.data.images import ImageStore
 from nerfcore.data.records import ImageSet
 from nerfcore.errors import NonFiniteError
@@ -82,7 +82,7 @@ def test_an_adaptation_that_makes_its_own_rays_far_worse_is_refused(store: Image
     wild = Adapter(scene, store, AdaptSettings(rays=256, rates=WILD))
     for _ in range(5):
         wild.step()
-    with pytest.raises(NonFiniteError, match=rf"step 5: diverged.*{MOST_LOST_DB:g} dB less"):
+    with pytest.raises(NonFiniteError, match=rf"step 5: diverged.*{NEW_LOSE_DB:g} dB less"):
         wild.require_progress()
     wild.reset()
     assert_same(state_of(scene), before)

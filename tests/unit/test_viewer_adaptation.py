@@ -209,6 +209,21 @@ def test_a_run_that_diverges_with_finite_losses_is_put_back_and_the_mend_is_said
     assert model.value == 0 and adaptation.status.steps == 0 and adaptation.batches == ()
 
 
+def test_steps_of_earlier_runs_that_are_undone_too_are_said(make_adaptation):
+    class Tunable(Flattening):
+        def retune(self, choice):
+            return True
+
+    model = Tunable(6)
+    adaptation, _ = make_adaptation(lambda: model)
+    adaptation.start(CHOICE, max_steps=5)
+    until(is_idle(adaptation))
+    adaptation.start(AdaptChoice(CHOICE.batch, rays=64), max_steps=1)
+    until(is_idle(adaptation))
+    assert "the model is back as it was before its 6 steps" in str(adaptation.status.problem)
+    assert model.value == 0 and adaptation.status.steps == 0
+
+
 @pytest.mark.parametrize("steps", [1, 3, JUDGED_EVERY_STEPS])
 def test_a_short_run_is_judged_when_it_ends(make_adaptation, steps):
     model = Flattening(steps)

@@ -36,7 +36,8 @@ class PhotoPanel:
         self._inside: tuple[str, int] | None = None
         self._has_arrived = False
         gui, groups = view.client.gui, view.site.shelf.groups
-        if not groups:
+        self._is_empty = not groups
+        if self._is_empty:
             gui.add_markdown("This viewer was given no photographs.")
             return
         self._cameras = gui.add_checkbox(
@@ -118,6 +119,14 @@ class PhotoPanel:
                 "photograph": self._photograph(),
             }
         )
+
+    def compare_with(self, kind: Compare, share: float) -> None:
+        """Compare from now on with something else, as this panel shows too; share from 0 to 1."""
+        if not self._is_empty:
+            if kind is not Compare.OFF:
+                self._share.value = 100.0 * share
+            self._compare.value = kind.value
+        self._view.change_look(lambda: {"compare": kind, "compare_share": share})
 
     def _change_group(self) -> None:
         names = tuple(group.name for group in self._view.site.shelf.groups)

@@ -28,6 +28,7 @@ STAYED_SHARE: Final = 1e-3  # of the distance: a camera this close to where it w
 FOV_DEG: Final = (5.0, 120.0)
 FOV_STEP_DEG: Final = 1.0
 DEPTH_MAPS: Final = tuple(colour_map.value for colour_map in DepthMap)
+ANSWERED_WITHIN_S: Final = 2.0  # a page that answers later has its buttons act from where it is
 SHALLOW: Final = 0.35  # tangent of the angle below the horizon of a view to a compass point
 # The text about the view has four lines at all times: the buttons below it must not move.
 LINE_END: Final = "  \n"
@@ -49,6 +50,7 @@ class ViewPanel:
         self._lock = threading.Lock()
         self._placed_at = 0.0
         self._flown: tuple[np.ndarray, np.ndarray] | None = None
+        self._flown_at_s = 0.0
         gui = view.client.gui
         self._show = gui.add_dropdown(
             "Show",
@@ -160,14 +162,15 @@ class ViewPanel:
         self._fly(target + factor * (eye - target), target)
 
     def _fly(self, eye: np.ndarray, target: np.ndarray) -> None:
-        self._flown = eye, target
+        self._flown, self._flown_at_s = (eye, target), time.monotonic()
         self._view.fly_to(eye, target)
 
     def _eye_and_target(self) -> tuple[np.ndarray, np.ndarray]:
         """Where the camera is, and the point to act about.
 
         While one stays where a button led, the point stays too: what stands before it from there
-        would else draw the view nearer from turn to turn.
+        would else draw the view nearer from turn to turn. A button pressed before the page has
+        answered the one before goes on from where that one led.
         """
         camera = self._view.camera
         if camera is None:
@@ -178,6 +181,9 @@ class ViewPanel:
             distance = float(np.linalg.norm(to_target))
             has_stayed = float(np.linalg.norm(eye - self._flown[0])) < STAYED_SHARE * distance
             if has_stayed and -camera.c2w[:, 2] @ to_target > (1.0 - STAYED_SHARE) * distance:
+                self._flown_at_s = 0.0
+                return self._flown
+            if time.monotonic() - self._flown_at_s < ANSWERED_WITHIN_S:
                 return self._flown
         target = self._view.point_at(0.5, 0.5)
         if target is None:
