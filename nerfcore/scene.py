@@ -168,7 +168,7 @@ class SceneModel:
         count = len(origins)
         own = self.sampling
         ahead = headway(origins, directions, self.partition.aabb, own, self.scale_m)
-        origins = origins + np.float32(ahead) * directions
+        origins = (origins + ahead * directions).astype(np.float32)
         ahead_m = ahead * self.scale_m
         model = self.with_sampling(replace(
             own,
