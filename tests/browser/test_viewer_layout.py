@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from chromium import launched_chromium
-from page_parts import choose, open_page, tab
+from page_parts import CANVAS_PX, choose, open_page, tab
 from running_viewer import running_viewer, until
 
 PLACES = re.compile(r"^Camera\b.*\nlooks .*\nMiddle .*\n.*$")
@@ -61,6 +61,8 @@ def test_the_view_s_buttons_stay_between_ground_sky_and_legend(page):
 
 
 def test_the_buttons_of_adaptation_stay_while_it_runs(page):
+    # all of the panel in sight: what a click scrolls is no move of the buttons
+    page.set_viewport_size({"width": CANVAS_PX[0], "height": 1200})
     tab(page, "Adapt")
     page.locator("p:visible", has_text="no step taken yet").wait_for(timeout=10_000)
     before = tops(page, ADAPT_BUTTONS)
