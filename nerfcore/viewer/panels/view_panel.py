@@ -28,7 +28,6 @@ STAYED_SHARE: Final = 1e-3  # of the distance: a camera this close to where it w
 FOV_DEG: Final = (5.0, 120.0)
 FOV_STEP_DEG: Final = 1.0
 DEPTH_MAPS: Final = tuple(colour_map.value for colour_map in DepthMap)
-ANSWERED_WITHIN_S: Final = 2.0  # a page that answers later has its buttons act from where it is
 SHALLOW: Final = 0.35  # tangent of the angle below the horizon of a view to a compass point
 # The text about the view has four lines at all times: the buttons below it must not move.
 LINE_END: Final = "  \n"
@@ -50,7 +49,7 @@ class ViewPanel:
         self._lock = threading.Lock()
         self._placed_at = 0.0
         self._flown: tuple[np.ndarray, np.ndarray] | None = None
-        self._flown_at_s = 0.0
+        self._flown_from: Camera | None = None
         gui = view.client.gui
         self._show = gui.add_dropdown(
             "Show",
@@ -162,7 +161,7 @@ class ViewPanel:
         self._fly(target + factor * (eye - target), target)
 
     def _fly(self, eye: np.ndarray, target: np.ndarray) -> None:
-        self._flown, self._flown_at_s = (eye, target), time.monotonic()
+        self._flown, self._flown_from = (eye, target), self._view.camera
         self._view.fly_to(eye, target)
 
     def _eye_and_target(self) -> tuple[np.ndarray, np.ndarray]:
@@ -177,13 +176,12 @@ class ViewPanel:
             raise ValueError("no view yet; move the camera once")
         eye = camera.c2w[:, 3].astype(np.float64)
         if self._flown is not None:
+            if camera is self._flown_from:
+                return self._flown
             to_target = self._flown[1] - eye
             distance = float(np.linalg.norm(to_target))
             has_stayed = float(np.linalg.norm(eye - self._flown[0])) < STAYED_SHARE * distance
             if has_stayed and -camera.c2w[:, 2] @ to_target > (1.0 - STAYED_SHARE) * distance:
-                self._flown_at_s = 0.0
-                return self._flown
-            if time.monotonic() - self._flown_at_s < ANSWERED_WITHIN_S:
                 return self._flown
         target = self._view.point_at(0.5, 0.5)
         if target is None:
