@@ -3,14 +3,12 @@
 import re
 import threading
 import time
-from dataclasses import dataclass
 
 import pytest
+from live_adapters import CHOICE, DEADLINE_S, Adapting, Counter, Step, adaptations, is_idle, until
 
 from nerfcore.viewer.adaptation import (
-    JUDGED_EVERY_STEPS,
     Adaptation,
-    AdaptationFailedError,
     AdaptState,
     AdaptStatus,
 )
@@ -18,96 +16,11 @@ from nerfcore.viewer.panels.adapt_panel import describe_status
 from nerfcore.viewer.protocols import AdaptChoice
 from nerfcore.viewer.sharing import Turns
 
-DEADLINE_S = 10.0
-
-
-@dataclass(frozen=True)
-class Step:
-    step: int
-    loss: float
-    psnr: float = 20.0
-    seconds: float = 0.01
-
-
-class Counter:
-    """A model that is one number; a step adds one, `spoil` says at which step it breaks."""
-
-    def __init__(self, spoil=None, how: float | Exception = 0.0):
-        self.value = 0
-        self.spoil, self.how = spoil, how
-        self.resets = 0
-
-    def retune(self, choice):
-        return False
-
-    def prepare(self, preparation):
-        with preparation.model() as asked:
-            assert not asked()
-
-    def divergence(self) -> str | None:
-        return None
-
-    def step(self):
-        self.value += 1
-        if self.value == self.spoil:
-            if isinstance(self.how, Exception):
-                raise self.how
-            return Step(self.value, self.how)
-        return Step(self.value, 1.0 / self.value)
-
-    def reset(self):
-        self.value = 0
-        self.resets += 1
-
-
-CHOICE = AdaptChoice("batch_0001")
-
-
-class Adapting:
-    """Makes adapters with a function; `put_back` undoes the last one."""
-
-    batches = ("batch_0001", "batch_0002")
-    choice = CHOICE
-
-    def __init__(self, make_adapter):
-        self._make = make_adapter
-        self.last = None
-        self.choices = []
-
-    def make(self, choice, steps):
-        self.choices.append(choice)
-        self.last = self._make()
-        return self.last
-
-    def put_back(self):
-        if self.last is not None:
-            self.last.reset()
-
 
 @pytest.fixture
 def make_adaptation():
-    made = []
-
-    def make(make_adapter):
-        said = []
-        adaptation = Adaptation(Adapting(make_adapter), Turns(), said.append)
-        made.append(adaptation)
-        return adaptation, said
-
-    yield make
-    for adaptation in made:
-        assert adaptation.close(DEADLINE_S), "the adaptation thread did not end"
-
-
-def until(condition):
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline, "nothing happened in time"
-        time.sleep(0.002)
-
-
-def is_idle(adaptation):
-    return lambda: adaptation.status.state is AdaptState.IDLE
+    with adaptations() as make:
+        yield make
 
 
 def test_it_steps_until_stopped_and_goes_on_from_there(make_adaptation):
@@ -185,83 +98,6 @@ def test_a_broken_step_is_said_and_the_model_is_as_before(make_adaptation, how, 
     assert problem is not None
 
     assert re.search(reason, problem), problem
-
-
-class Flattening(Counter):
-    """A model whose steps look well, until somebody asks whether it has diverged."""
-
-    def __init__(self, flat_at):
-        super().__init__()
-        self.flat_at = flat_at
-
-    def divergence(self):
-        return "one flat colour" if self.value >= self.flat_at else None
-
-
-def test_a_run_that_diverges_with_finite_losses_is_put_back_and_the_mend_is_said(make_adaptation):
-    model = Flattening(12)
-    adaptation, _ = make_adaptation(lambda: model)
-    adaptation.start(CHOICE, max_steps=500)
-    until(is_idle(adaptation))
-    problem = adaptation.status.problem
-    assert problem is not None and "it diverged (one flat colour)" in problem
-    assert "the model is back" in problem and "lower the rates" in problem
-    assert model.value == 0 and adaptation.status.steps == 0 and adaptation.batches == ()
-
-
-def test_steps_of_earlier_runs_that_are_undone_too_are_said(make_adaptation):
-    class Tunable(Flattening):
-        def retune(self, choice):
-            return True
-
-    model = Tunable(6)
-    adaptation, _ = make_adaptation(lambda: model)
-    adaptation.start(CHOICE, max_steps=5)
-    until(is_idle(adaptation))
-    adaptation.start(AdaptChoice(CHOICE.batch, rays=64), max_steps=1)
-    until(is_idle(adaptation))
-    assert "the model is back as it was before its 6 steps" in str(adaptation.status.problem)
-    assert model.value == 0 and adaptation.status.steps == 0
-
-
-@pytest.mark.parametrize("steps", [1, 3, JUDGED_EVERY_STEPS])
-def test_a_short_run_is_judged_when_it_ends(make_adaptation, steps):
-    model = Flattening(steps)
-    adaptation, _ = make_adaptation(lambda: model)
-    adaptation.start(CHOICE, max_steps=steps)
-    until(is_idle(adaptation))
-    assert "diverged" in str(adaptation.status.problem) and model.value == 0
-
-
-def test_a_run_that_is_stopped_is_judged(make_adaptation):
-    model = Flattening(3)
-    adaptation, _ = make_adaptation(lambda: model)
-    adaptation.start(CHOICE, max_steps=2)
-    until(is_idle(adaptation))
-    assert adaptation.status.problem is None and model.value == 2
-    model.flat_at = 2
-    adaptation.start(CHOICE)
-    adaptation.stop()
-    until(is_idle(adaptation))
-    assert "diverged" in str(adaptation.status.problem) and model.value == 0
-
-
-def test_a_diverged_model_is_never_saved(make_adaptation):
-    """Given a run under way, the saver's turn finds it out, puts it back and ends the run."""
-    model = Flattening(1_000_000)
-    adaptation, _ = make_adaptation(lambda: model)
-    adaptation.start(CHOICE)
-    until(lambda: model.value > 3)
-    with adaptation._turns.turn():
-        adaptation.require_sound()
-        model.flat_at = 0
-        with pytest.raises(AdaptationFailedError, match=r"diverged \(one flat colour\)"):
-            adaptation.require_sound()
-        assert model.value == 0
-        adaptation.require_sound()  # what is shown now is as it was loaded
-    until(is_idle(adaptation))
-    assert "diverged" in str(adaptation.status.problem)
-    assert model.value == 0 and adaptation.status.steps == 0
 
 
 def test_nobody_sees_the_broken_model(make_adaptation):
